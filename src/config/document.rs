@@ -1,0 +1,110 @@
+//! The words of a document (`routes.toml`): what may change while traffic flows.
+//!
+//! Every field's comment is user documentation: it becomes the JSON Schema and `docs/reference.md`.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Body, EncodedSlash, HeaderEdits, Retry, Route, Stream, Timeout, Upstream};
+
+/// Routes and everything they name. Hot: a change is applied without a restart.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Document {
+    /// Version of the format. Must be 1.
+    pub format: u32,
+    /// Destinations by name. Health, counts and connections are kept under the name across changes.
+    #[serde(default)]
+    pub upstream: BTreeMap<String, Upstream>,
+    /// Blocks that a route without the same block gets. A route's own block replaces the default block whole.
+    #[serde(default)]
+    pub defaults: Defaults,
+    /// Where requests go. The order of routes means nothing: the most specific match wins.
+    #[serde(default)]
+    pub route: Vec<Route>,
+    /// Requests and what must become of them, run by `tollgate test` and before every change is applied.
+    #[serde(default)]
+    pub test: Vec<TestCase>,
+}
+
+/// Blocks for routes that do not have their own.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Defaults {
+    /// See `route.timeout`.
+    #[serde(default)]
+    pub timeout: Option<Timeout>,
+    /// See `route.retry`.
+    #[serde(default)]
+    pub retry: Option<Retry>,
+    /// See `route.body`.
+    #[serde(default)]
+    pub body: Option<Body>,
+    /// See `route.request_headers`.
+    #[serde(default)]
+    pub request_headers: Option<HeaderEdits>,
+    /// See `route.response_headers`. Applied to every answer, also those the gateway gives by itself, also without a route.
+    #[serde(default)]
+    pub response_headers: Option<HeaderEdits>,
+    /// See `route.stream`.
+    #[serde(default)]
+    pub stream: Option<Stream>,
+    /// See `route.encoded_slash`.
+    #[serde(default)]
+    pub encoded_slash: Option<EncodedSlash>,
+}
+
+/// A request and what must become of it.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TestCase {
+    /// `METHOD URL`, such as `GET https://example.com/api/x?y=1`.
+    pub request: String,
+    /// What is known beside the request line.
+    #[serde(default)]
+    pub given: Given,
+    /// What must become of it. At least one field.
+    pub expect: Expect,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Given {
+    /// Client address. Default `127.0.0.1`.
+    #[serde(default)]
+    pub from: Option<String>,
+    /// Name of the listener. Default: any public one.
+    #[serde(default)]
+    pub listen: Option<String>,
+    /// Request headers.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Expect {
+    /// Name of the route, or `none`.
+    #[serde(default)]
+    pub route: Option<String>,
+    /// Name of the upstream; for a split, one of those with weight.
+    #[serde(default)]
+    pub upstream: Option<String>,
+    /// Status of an answer the gateway gives by itself.
+    #[serde(default)]
+    pub status: Option<u16>,
+    /// Code of a rejection, such as `no_route`.
+    #[serde(default)]
+    pub code: Option<String>,
+    /// Path and query the upstream sees.
+    #[serde(default)]
+    pub path: Option<String>,
+    /// Host the upstream sees.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// `Location` of a redirect.
+    #[serde(default)]
+    pub location: Option<String>,
+}

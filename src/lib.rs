@@ -1,0 +1,9 @@
+//! Tollgate: a programmable edge gateway on Pingora.
+
+pub mod config;
+pub mod facts;
+pub mod problem;
+pub mod rejection;
+pub mod scalar;
+pub mod settings;
+pub mod tasks;

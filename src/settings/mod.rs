@@ -1,0 +1,320 @@
+//! Boot settings (`edge.toml`): what only a restart changes.
+//!
+//! Addresses of listeners, files, secrets and whatever could run a program or read a file stand here and never in a
+//! document. Every field's comment is user documentation: it becomes the schema and `docs/reference.md`.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::scalar::{OneOrMany, Span};
+
+mod limits;
+pub use limits::{Http2, Limits};
+
+/// Boot settings. A change needs a restart.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Version of the format. Must be 1.
+    pub format: u32,
+    /// Who this gateway is.
+    #[serde(default)]
+    pub node: Node,
+    /// What is kept across restarts.
+    #[serde(default)]
+    pub state: State,
+    /// Addresses that clients connect to. At least one.
+    pub listen: Vec<Listen>,
+    /// Health, readiness and metrics for the private network.
+    #[serde(default)]
+    pub health: Option<Health>,
+    /// Everything an operator asks a running gateway.
+    #[serde(default)]
+    pub admin: Option<Admin>,
+    /// Where the document comes from.
+    pub routes: Routes,
+    /// Whose word about the client's address is believed.
+    #[serde(default)]
+    pub trust: Trust,
+    /// Bounds on what clients may do.
+    #[serde(default)]
+    pub limits: Limits,
+    /// How names of upstreams are resolved.
+    #[serde(default)]
+    pub dns: Dns,
+    /// The access log and the gateway's own log.
+    #[serde(default)]
+    pub log: Log,
+    /// Traces.
+    #[serde(default)]
+    pub traces: Option<Traces>,
+    /// Leaving.
+    #[serde(default)]
+    pub drain: Drain,
+}
+
+/// Who this gateway is.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// Name in logs, `Via` and `Proxy-Status`. Default `tollgate`.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Region; upstream targets of the same region come first. Default: none.
+    #[serde(default)]
+    pub region: Option<String>,
+    /// Threads that carry requests. 0 = one per core. Default 0.
+    #[serde(default)]
+    pub threads: usize,
+}
+
+/// What is kept across restarts.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Directory of the last good document and the local CA. Without it nothing is kept.
+    #[serde(default)]
+    pub dir: Option<PathBuf>,
+}
+
+/// An address that clients connect to.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// Name, unique: in logs, metrics and `match.listen`.
+    pub name: String,
+    /// `address:port`, such as `[::]:443` (both families) or `127.0.0.1:8080`.
+    pub address: String,
+    /// `https` ends TLS here, `http` is cleartext.
+    pub protocol: ListenProtocol,
+    /// HTTP versions. Default `["h1", "h2"]` on https, `["h1"]` on http, where `h2` is prior knowledge.
+    #[serde(default)]
+    pub versions: Option<Vec<HttpVersion>>,
+    /// Routes without `match.listen` answer here. Default true.
+    #[serde(default = "yes")]
+    pub public: bool,
+    /// With https: `"internal"` mints certificates from a local CA; or `{ chain = "cert.pem", key = "key.pem" }`. Default `"internal"`.
+    #[serde(default)]
+    pub certificate: Option<Certificate>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ListenProtocol {
+    Http,
+    Https,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HttpVersion {
+    H1,
+    H2,
+}
+
+/// Where a listener's certificate comes from.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Certificate {
+    /// `"internal"`: a leaf per name from a CA of our own.
+    Internal(Internal),
+    /// PEM files.
+    Files(CertificateFiles),
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Internal {
+    Internal,
+}
+
+/// PEM files of a certificate. Read again on SIGHUP.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateFiles {
+    /// Certificate chain, leaf first.
+    pub chain: PathBuf,
+    /// Private key (PKCS#8, SEC1 or PKCS#1).
+    pub key: PathBuf,
+}
+
+/// `/health`, `/ready`, `/metrics` and nothing else.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// `address:port` on the private network.
+    pub address: String,
+}
+
+/// The admin listener.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// `127.0.0.1:9090` or `unix:/run/tollgate/admin.sock`. Another address needs `token`.
+    pub address: String,
+    /// Bearer token that every request must carry. Usually `"${file:/run/secrets/admin}"`.
+    #[serde(default)]
+    pub token: Option<String>,
+    /// Host names, beside loopback ones, under which the admin listener is asked (it refuses others against DNS rebinding).
+    #[serde(default)]
+    pub hosts: OneOrMany<String>,
+}
+
+/// Where the document comes from.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Routes {
+    /// Path of the document, watched for changes. Relative to the working directory.
+    pub file: PathBuf,
+}
+
+/// Whose word about the client is believed.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Trust {
+    /// Networks whose `X-Forwarded-*` and `Forwarded` are believed. The client is the right-most hop not among them. Default: none.
+    #[serde(default)]
+    pub forwarded_from: OneOrMany<String>,
+}
+
+/// How names of upstreams are resolved.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Dns {
+    /// Name servers, `address:port`. Default: those of the system (`/etc/resolv.conf`), and its hosts file.
+    #[serde(default)]
+    pub servers: OneOrMany<String>,
+    /// A query is given up after this long. Default 2s.
+    #[serde(default = "dns_timeout")]
+    pub timeout: Span,
+    /// A shorter TTL is read as this. Default 1s.
+    #[serde(default = "dns_ttl_min")]
+    pub ttl_min: Span,
+    /// A longer TTL is read as this. Default 1m.
+    #[serde(default = "dns_ttl_max")]
+    pub ttl_max: Span,
+}
+
+/// Logs. Both are JSON lines.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// Where access lines go: `stdout`, `stderr`, `off` or a file (reopened on USR1). Default `stdout`.
+    #[serde(default = "access")]
+    pub access: String,
+    /// Level of the gateway's own log on stderr: `error`, `warn`, `info`, `debug`, or a filter such as `info,tollgate::upstream=debug`. Default `info`.
+    #[serde(default = "level")]
+    pub level: String,
+    /// `json` or `text` for the gateway's own log. Default `json`.
+    #[serde(default)]
+    pub format: LogFormat,
+    /// Query parameters whose values are written as `***` in the access log. Default `["access_token", "token", "key", "signature", "password"]`.
+    #[serde(default = "redact_query")]
+    pub redact_query: OneOrMany<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    #[default]
+    Json,
+    Text,
+}
+
+/// Traces, sent by OTLP over HTTP (protobuf).
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Traces {
+    /// URL of the collector, such as `http://127.0.0.1:4318/v1/traces`.
+    pub endpoint: String,
+    /// Percentage of the requests without a sampling decision of their own that are traced, 0 to 100. Default 1.
+    #[serde(default = "sample_percent")]
+    pub sample_percent: f64,
+}
+
+/// Leaving: TERM, INT, and QUIT after a hand-over.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Drain {
+    /// Requests in flight (WebSockets too) may take this long to finish. Default 30s.
+    #[serde(default = "grace")]
+    pub grace: Span,
+    /// `/ready` says 503 this long before the listeners stop, so that load balancers notice. Default 0s.
+    #[serde(default = "delay")]
+    pub delay: Span,
+    /// Socket over which a new binary (`run --upgrade`) takes the listeners. Default: none, QUIT then drains.
+    #[serde(default)]
+    pub handover: Option<PathBuf>,
+    /// How long the new binary may take to come up during a hand-over. Default 30s.
+    #[serde(default = "grace")]
+    pub handover_timeout: Span,
+}
+
+fn yes() -> bool {
+    true
+}
+fn dns_timeout() -> Span {
+    Span::from_secs(2)
+}
+fn dns_ttl_min() -> Span {
+    Span::from_secs(1)
+}
+fn dns_ttl_max() -> Span {
+    Span::from_secs(60)
+}
+fn access() -> String {
+    "stdout".to_owned()
+}
+fn level() -> String {
+    "info".to_owned()
+}
+fn redact_query() -> OneOrMany<String> {
+    OneOrMany(["access_token", "token", "key", "signature", "password"].map(str::to_owned).to_vec())
+}
+fn sample_percent() -> f64 {
+    1.0
+}
+fn grace() -> Span {
+    Span::from_secs(30)
+}
+fn delay() -> Span {
+    Span::from_secs(0)
+}
+
+impl Default for Dns {
+    fn default() -> Dns {
+        Dns { servers: OneOrMany::default(), timeout: dns_timeout(), ttl_min: dns_ttl_min(), ttl_max: dns_ttl_max() }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Log {
+        Log { access: access(), level: level(), format: LogFormat::default(), redact_query: redact_query() }
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Drain {
+        Drain { grace: grace(), delay: delay(), handover: None, handover_timeout: grace() }
+    }
+}
+
+impl Settings {
+    /// Settings in TOML, as the file holds them, for code that builds them.
+    pub fn node_name(&self) -> &str {
+        self.node.name.as_deref().unwrap_or("tollgate")
+    }
+}
+
+impl Listen {
+    /// The HTTP versions spoken here, the default of the protocol filled in.
+    pub fn speaks(&self, version: HttpVersion) -> bool {
+        match (&self.versions, self.protocol) {
+            (Some(versions), _) => versions.contains(&version),
+            (None, ListenProtocol::Https) => true,
+            (None, ListenProtocol::Http) => version == HttpVersion::H1,
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Named background tasks: counted, stopped at shutdown, loud when they end without being told to.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Spawns tasks and knows which are running. Clones share one set.
+#[derive(Clone, Debug, Default)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    running: Arc<Mutex<BTreeMap<&'static str, usize>>>,
+}
+
+/// Stops its task when dropped.
+#[derive(Debug)]
+pub struct TaskGuard(CancellationToken);
+
+impl Drop for TaskGuard {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+impl Tasks {
+    /// Runs a task until it ends, the guard is dropped, or everything stops. A panic in it is logged and ends only it.
+    pub fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) -> TaskGuard {
+        let stop = self.stop.child_token();
+        let guard = TaskGuard(stop.clone());
+        let counted = Counted::new(self.running.clone(), name);
+        self.tracker.spawn(async move {
+            let mut counted = counted;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = work => {}
+            }
+            counted.ended_well = true;
+        });
+        guard
+    }
+
+    /// As `spawn`, for a task that lives as long as the process.
+    pub fn spawn_forever(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        let counted = Counted::new(self.running.clone(), name);
+        self.tracker.spawn(async move {
+            let mut counted = counted;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = work => tracing::error!(task = name, "a task that should not end has ended"),
+            }
+            counted.ended_well = true;
+        });
+    }
+
+    /// How many tasks of each name run now.
+    pub fn running(&self) -> BTreeMap<&'static str, usize> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Stops all tasks and waits for them.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}
+
+struct Counted {
+    running: Arc<Mutex<BTreeMap<&'static str, usize>>>,
+    name: &'static str,
+    ended_well: bool,
+}
+
+impl Counted {
+    fn new(running: Arc<Mutex<BTreeMap<&'static str, usize>>>, name: &'static str) -> Counted {
+        *running.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default() += 1;
+        Counted { running, name, ended_well: false }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = running.get_mut(self.name) {
+            *count -= 1;
+            if *count == 0 {
+                running.remove(self.name);
+            }
+        }
+        if !self.ended_well && std::thread::panicking() {
+            tracing::error!(task = self.name, "a task panicked");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dropped_guard_stops_the_task() {
+        let tasks = Tasks::default();
+        let guard = tasks.spawn("waiting", std::future::pending());
+        assert_eq!(tasks.running().get("waiting"), Some(&1));
+        drop(guard);
+        tasks.stop().await;
+        assert!(tasks.running().is_empty());
+    }
+}
