@@ -6,4 +6,5 @@ pub mod problem;
 pub mod rejection;
 pub mod scalar;
 pub mod settings;
+pub mod source;
 pub mod tasks;
