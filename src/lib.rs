@@ -1,6 +1,7 @@
 //! Tollgate: a programmable edge gateway on Pingora.
 
 pub mod config;
+pub mod control;
 pub mod facts;
 pub mod problem;
 pub mod rejection;
