@@ -1,0 +1,75 @@
+//! Boot settings of a test: sensible ones, changed by dotted path.
+
+use std::path::Path;
+
+use toml::{Table, Value};
+
+/// `edge.toml` as it will be written.
+pub(crate) struct Settings(Table);
+
+impl Settings {
+    /// Listeners `http` (HTTP/1), `h2c` (both, prior knowledge) and `https` (both), health, admin, an access log to read.
+    pub(crate) fn new(directory: &Path) -> Settings {
+        let at = |name: &str| directory.join(name).display().to_string();
+        let text = format!(
+            r#"
+            format = 1
+            node = {{ name = "tollgate-test", threads = 2 }}
+            state = {{ dir = {state:?} }}
+            health = {{ address = "127.0.0.1:0" }}
+            admin = {{ address = "127.0.0.1:0" }}
+            routes = {{ file = {routes:?} }}
+            log = {{ access = {access:?}, level = "info" }}
+            drain = {{ grace = "10s" }}
+            [[listen]]
+            name = "http"
+            address = "127.0.0.1:0"
+            protocol = "http"
+            [[listen]]
+            name = "h2c"
+            address = "127.0.0.1:0"
+            protocol = "http"
+            versions = ["h1", "h2"]
+            [[listen]]
+            name = "https"
+            address = "127.0.0.1:0"
+            protocol = "https"
+            certificate = {{ chain = {chain:?}, key = {key:?} }}
+            "#,
+            state = at("state"),
+            routes = at("routes.toml"),
+            access = at("access.log"),
+            chain = at("chain.pem"),
+            key = at("key.pem"),
+        );
+        Settings(text.parse().unwrap())
+    }
+
+    /// `settings.set("limits.head_timeout", "300ms")`.
+    pub(crate) fn set(&mut self, path: &str, value: impl Into<Value>) -> &mut Settings {
+        let (tables, last) = path.rsplit_once('.').unwrap_or(("", path));
+        let mut table = &mut self.0;
+        for name in tables.split('.').filter(|name| !name.is_empty()) {
+            table = table.entry(name).or_insert_with(|| Table::new().into()).as_table_mut().unwrap();
+        }
+        table.insert(last.to_owned(), value.into());
+        self
+    }
+
+    pub(crate) fn remove(&mut self, key: &str) -> &mut Settings {
+        self.0.remove(key);
+        self
+    }
+
+    /// One more listener: TOML of one `[[listen]]`, its address is added.
+    pub(crate) fn listen(&mut self, toml: &str) -> &mut Settings {
+        let mut listener: Table = toml.parse().unwrap();
+        listener.entry("address").or_insert_with(|| "127.0.0.1:0".into());
+        self.0["listen"].as_array_mut().unwrap().push(listener.into());
+        self
+    }
+
+    pub(crate) fn text(&self) -> String {
+        toml::to_string(&self.0).unwrap()
+    }
+}
