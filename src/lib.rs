@@ -3,6 +3,7 @@
 pub mod config;
 pub mod control;
 pub mod facts;
+pub mod front;
 pub mod problem;
 pub mod rejection;
 pub mod scalar;
