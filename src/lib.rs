@@ -1,5 +1,6 @@
 //! Tollgate: a programmable edge gateway on Pingora.
 
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod facts;

@@ -1,0 +1,114 @@
+//! The command line: one file per subcommand, exit codes that mean something.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+mod completion;
+mod demo;
+mod version;
+
+/// How a command ended. Scripts rely on these numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Ok = 0,
+    /// A configuration is invalid.
+    Invalid = 1,
+    /// The command line makes no sense.
+    Usage = 2,
+    /// It could not start or run.
+    Failed = 3,
+    /// `[[test]]` cases failed.
+    TestsFailed = 4,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// How an answer is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// For a person.
+    #[default]
+    Human,
+    /// For a program.
+    Json,
+}
+
+/// A programmable edge gateway: TLS, routes that change while traffic flows, one binary.
+#[derive(Debug, Parser)]
+#[command(name = "tollgate", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 ok, 1 configuration invalid, 2 usage, 3 could not start or run, 4 tests failed.")]
+struct Line {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print the version.
+    Version(version::Args),
+    /// Print a completion script for a shell.
+    Completion(completion::Args),
+}
+
+/// Runs the command that the arguments (the program's name first) ask for.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    // Before anything may build a TLS configuration; a second call in one process (tests) changes nothing.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    match Line::try_parse_from(arguments) {
+        Ok(line) => line.command.run().into(),
+        Err(error) => {
+            // Help and version are no mistakes; clap prints them to standard output.
+            let _ = error.print();
+            if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() }
+        }
+    }
+}
+
+impl Command {
+    fn run(self) -> Exit {
+        match self {
+            Command::Version(args) => version::run(&args),
+            Command::Completion(args) => completion::run(&args, &mut Line::command()),
+        }
+    }
+}
+
+/// Prints to standard output. A reader that closed its end early (`| head`) is no failure.
+fn print(text: &str) -> Exit {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Exit::Failed,
+        _ => Exit::Ok,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(arguments: &[&str]) -> ExitCode {
+        main(std::iter::once("tollgate").chain(arguments.iter().copied()).map(OsString::from))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Line::command().debug_assert();
+    }
+
+    #[test]
+    fn mistakes_of_usage_exit_2_and_help_exits_0() {
+        for arguments in [&[][..], &["nonsense"], &["version", "--nonsense"], &["completion", "cobol"]] {
+            assert_eq!(run(arguments), Exit::Usage.into(), "{arguments:?}");
+        }
+        for arguments in [&["--help"][..], &["--version"], &["help", "version"]] {
+            assert_eq!(run(arguments), Exit::Ok.into(), "{arguments:?}");
+        }
+    }
+}
