@@ -11,3 +11,4 @@ pub mod scalar;
 pub mod settings;
 pub mod source;
 pub mod tasks;
+pub mod telemetry;

@@ -1,0 +1,153 @@
+//! Metrics: a registry of our own, filled by handles that were fetched beforehand.
+//!
+//! A request adds to plain atomics; names, labels and text exist only when somebody scrapes. Labels come from configured
+//! names and closed lists, never from what a client sent. Series leave with the route or upstream they belong to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+mod control;
+mod count;
+mod exposition;
+mod family;
+mod front;
+mod histogram;
+mod process;
+mod route;
+mod upstream;
+
+pub use control::{Change, ControlMetrics};
+pub use count::{Count, Gauge};
+pub use front::{FrontMetrics, Handshake, Refused};
+pub use route::{MirrorResult, RouteMetrics};
+pub use upstream::{Failure, UpstreamMetrics};
+
+use exposition::Exposition;
+
+/// All metrics of a gateway. Clones share one set.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    routes: Arc<Mutex<BTreeMap<Arc<str>, Arc<RouteMetrics>>>>,
+    upstreams: Arc<Mutex<BTreeMap<Arc<str>, Arc<UpstreamMetrics>>>>,
+    unrouted: Arc<RouteMetrics>,
+    pub front: Arc<FrontMetrics>,
+    pub control: Arc<ControlMetrics>,
+    /// Access log lines that found their queue full or their file unwritable.
+    pub log_lines_dropped: Count,
+    /// Spans that found their queue full or their collector unreachable.
+    pub spans_dropped: Count,
+}
+
+/// What only its owner knows of a pool, read when somebody scrapes.
+#[derive(Clone, Debug, Default)]
+pub struct PoolReading {
+    pub upstream: Arc<str>,
+    pub in_flight: u64,
+    /// Endpoints by state (`healthy`, `unhealthy`, `ejected`, ..).
+    pub endpoints: Vec<(&'static str, u64)>,
+}
+
+/// What is read when somebody scrapes.
+#[derive(Clone, Debug, Default)]
+pub struct Readings {
+    pub pools: Vec<PoolReading>,
+    pub tasks: BTreeMap<&'static str, usize>,
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics::new()
+    }
+}
+
+impl Metrics {
+    pub fn new() -> Metrics {
+        Metrics {
+            routes: Arc::default(),
+            upstreams: Arc::default(),
+            unrouted: Arc::default(),
+            front: Arc::default(),
+            control: Arc::default(),
+            log_lines_dropped: Count::default(),
+            spans_dropped: Count::default(),
+        }
+    }
+
+    /// The counters of a route. Fetch once, keep with the route.
+    pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
+        entry(&self.routes, name)
+    }
+
+    /// The counters of requests refused before a route was found; their label `route` is empty.
+    pub fn unrouted(&self) -> &Arc<RouteMetrics> {
+        &self.unrouted
+    }
+
+    /// The counters of an upstream. Fetch once, keep with the route or pool.
+    pub fn upstream(&self, name: &str) -> Arc<UpstreamMetrics> {
+        entry(&self.upstreams, name)
+    }
+
+    /// Drops the series of all other routes and upstreams. A request that still holds a dropped handle counts into the void.
+    pub fn retain<'a>(&self, routes: impl IntoIterator<Item = &'a str>, upstreams: impl IntoIterator<Item = &'a str>) {
+        let routes: BTreeSet<&str> = routes.into_iter().collect();
+        lock(&self.routes).retain(|name, _| routes.contains(&**name));
+        let upstreams: BTreeSet<&str> = upstreams.into_iter().collect();
+        lock(&self.upstreams).retain(|name, _| upstreams.contains(&**name));
+    }
+
+    /// Everything in the Prometheus text format 0.0.4 (`CONTENT_TYPE`).
+    pub fn render(&self, readings: &Readings) -> String {
+        let mut out = Exposition::default();
+        self.unrouted.expose("", &mut out);
+        // Handles are copied out so that a slow scrape never holds the lock a change of routes waits for.
+        for (name, route) in copy(&self.routes) {
+            route.expose(&name, &mut out);
+        }
+        for (name, upstream) in copy(&self.upstreams) {
+            upstream.expose(&name, &mut out);
+        }
+        for pool in &readings.pools {
+            out.value(&family::UPSTREAM_IN_FLIGHT, &[&pool.upstream], pool.in_flight as f64);
+            for (state, number) in &pool.endpoints {
+                out.value(&family::UPSTREAM_ENDPOINTS, &[&pool.upstream, state], *number as f64);
+            }
+        }
+        self.front.expose(&mut out);
+        self.control.expose(&mut out);
+        out.value(&family::LOG_LINES_DROPPED, &[], self.log_lines_dropped.value() as f64);
+        out.value(&family::LOG_RECORDS_SUPPRESSED, &[], super::log::suppressed() as f64);
+        out.value(&family::SPANS_DROPPED, &[], self.spans_dropped.value() as f64);
+        for (name, running) in &readings.tasks {
+            out.value(&family::TASKS, &[name], *running as f64);
+        }
+        process::expose(&mut out);
+        out.text()
+    }
+}
+
+/// The media type of `Metrics::render`.
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+type Handles<T> = Mutex<BTreeMap<Arc<str>, Arc<T>>>;
+
+fn lock<T>(handles: &Handles<T>) -> MutexGuard<'_, BTreeMap<Arc<str>, Arc<T>>> {
+    handles.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn entry<T: Default>(handles: &Handles<T>, name: &str) -> Arc<T> {
+    let mut handles = lock(handles);
+    if let Some(handle) = handles.get(name) {
+        return handle.clone();
+    }
+    let handle = Arc::<T>::default();
+    handles.insert(name.into(), handle.clone());
+    handle
+}
+
+fn copy<T>(handles: &Handles<T>) -> Vec<(Arc<str>, Arc<T>)> {
+    lock(handles).iter().map(|(name, handle)| (name.clone(), handle.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests;

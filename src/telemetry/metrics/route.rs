@@ -1,0 +1,84 @@
+//! The counters of one route.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::count::{Class, Counts, labels};
+use super::exposition::Exposition;
+use super::family;
+use crate::rejection::Code;
+
+labels! {
+    /// What became of a mirrored request.
+    pub enum MirrorResult {
+        /// The same status, chosen headers and body.
+        Same => "same",
+        StatusDiffers => "status_differs",
+        HeadersDiffer => "headers_differ",
+        BodyDiffers => "body_differs",
+        /// The mirror's upstream could not be asked or did not answer in time.
+        Failed => "failed",
+        /// Not sent: the body was longer than the bound, or too many mirrors were under way.
+        Skipped => "skipped",
+    }
+}
+
+/// The counters of one route. Adding to them takes no lock and allocates nothing.
+#[derive(Debug, Default)]
+pub struct RouteMetrics {
+    requests: Counts<Class, { Class::COUNT }>,
+    rejections: Counts<Code, { Code::ALL.len() }>,
+    mirrors: Counts<MirrorResult, { MirrorResult::COUNT }>,
+    request_bytes: AtomicU64,
+    response_bytes: AtomicU64,
+}
+
+impl RouteMetrics {
+    /// Counts a request that has ended: its status (0 when no answer was begun), why the gateway answered by itself if it
+    /// did, and the bytes of both bodies.
+    pub fn finished(&self, status: u16, code: Option<Code>, bytes_in: u64, bytes_out: u64) {
+        self.requests.inc(Class::of(status));
+        if let Some(code) = code {
+            self.rejections.inc(code);
+        }
+        if bytes_in > 0 {
+            self.request_bytes.fetch_add(bytes_in, Ordering::Relaxed);
+        }
+        if bytes_out > 0 {
+            self.response_bytes.fetch_add(bytes_out, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a mirrored request.
+    pub fn mirrored(&self, result: MirrorResult) {
+        self.mirrors.inc(result);
+    }
+
+    /// Requests that ended with this status class (`"2xx"`); for tests and dashboards.
+    pub fn requests(&self, class: &str) -> u64 {
+        self.requests.iter().find(|(text, _)| *text == class).map_or(0, |(_, number)| number)
+    }
+
+    pub fn rejections(&self, code: Code) -> u64 {
+        self.rejections.value(code)
+    }
+
+    pub(super) fn expose(&self, name: &str, out: &mut Exposition) {
+        for (class, number) in self.requests.counted() {
+            out.value(&family::REQUESTS, &[name, class], number as f64);
+        }
+        for (code, number) in self.rejections.counted() {
+            out.value(&family::REJECTIONS, &[name, code], number as f64);
+        }
+        for (result, number) in self.mirrors.counted() {
+            out.value(&family::MIRRORS, &[name, result], number as f64);
+        }
+        for (family, bytes) in
+            [(&family::REQUEST_BYTES, &self.request_bytes), (&family::RESPONSE_BYTES, &self.response_bytes)]
+        {
+            let bytes = bytes.load(Ordering::Relaxed);
+            if bytes > 0 {
+                out.value(family, &[name], bytes as f64);
+            }
+        }
+    }
+}
