@@ -12,3 +12,4 @@ pub mod settings;
 pub mod source;
 pub mod tasks;
 pub mod telemetry;
+pub mod upstream;
