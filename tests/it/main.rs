@@ -5,5 +5,13 @@
 #[macro_use]
 mod kit;
 
+mod destinations;
+mod grpc;
+mod headers;
 mod protocols;
+mod rewriting;
+mod routing;
+mod streaming;
 mod tidy;
+mod upstream_tls;
+mod websocket;
