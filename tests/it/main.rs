@@ -5,10 +5,14 @@
 #[macro_use]
 mod kit;
 
+mod balancing;
 mod destinations;
 mod grpc;
 mod headers;
+mod health;
+mod names;
 mod protocols;
+mod retries;
 mod rewriting;
 mod routing;
 mod streaming;
