@@ -10,8 +10,10 @@ use std::str::FromStr;
 
 use http::{HeaderMap, HeaderName, Method};
 
+pub mod host;
+pub mod path;
 mod template;
-pub use template::{Template, TemplateError};
+pub use template::{Piece, Template, TemplateError};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
@@ -35,7 +37,7 @@ pub struct Head<'a> {
     pub scheme: Scheme,
     /// Lower case, without port and trailing dot; IPv6 addresses in brackets.
     pub host: &'a str,
-    /// Normalised (`routes::path::normalise`); begins with `/`, or is `*`.
+    /// Normalised (`path::normalise`); begins with `/`, or is `*`.
     pub path: &'a str,
     /// Without the `?`. `None` when there was none.
     pub query: Option<&'a str>,

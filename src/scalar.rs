@@ -32,6 +32,27 @@ pub enum ScalarError {
     Size(String),
 }
 
+/// Text whose references (`${NAME}`, `${NAME:-default}`) nobody has resolved, as under `check`: each is read as its
+/// default, or else as letters of its own, so that the text around it can still be judged.
+pub fn without_references(text: &str) -> Cow<'_, str> {
+    if !text.contains("${") {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, tail)) = rest.split_once("${") {
+        out.push_str(before);
+        let (reference, after) = tail.split_once('}').unwrap_or((tail, ""));
+        match reference.split_once(":-") {
+            Some((_, default)) => out.push_str(default),
+            None => out.extend(reference.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase())),
+        }
+        rest = after;
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
+}
+
 impl Span {
     pub const fn from_secs(secs: u64) -> Span {
         Span(Duration::from_secs(secs))
@@ -229,6 +250,15 @@ mod tests {
         }
         for text in ["", "KiB", "10 bananas", "-1", "1.5MiB", "99999999999GiB"] {
             assert!(text.parse::<Size>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn reads_references_as_text() {
+        for (text, expect) in
+            [("plain {x}", "plain {x}"), ("a-${HOST_A}.x", "a-hosta.x"), ("${A:-b.c}/${B}", "b.c/b"), ("${A", "a")]
+        {
+            assert_eq!(without_references(text), expect, "{text}");
         }
     }
 

@@ -16,6 +16,13 @@ enum Part {
     Fact(Fact),
 }
 
+/// A part of a template, for those who escape by where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece<'t> {
+    Text(&'t str),
+    Fact(&'t Fact),
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     #[error("`{{` without `}}`")]
@@ -45,6 +52,14 @@ impl Template {
             [Part::Text(text)] => Some(text),
             _ => None,
         }
+    }
+
+    /// Its text and facts in order.
+    pub fn pieces(&self) -> impl DoubleEndedIterator<Item = Piece<'_>> {
+        self.parts.iter().map(|part| match part {
+            Part::Text(text) => Piece::Text(text),
+            Part::Fact(fact) => Piece::Fact(fact),
+        })
     }
 
     /// The facts it needs.
