@@ -1,4 +1,3 @@
 //! Where clients arrive.
 
-pub(crate) mod guard;
 pub mod handover;

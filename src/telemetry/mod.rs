@@ -11,4 +11,4 @@ pub mod trace;
 pub use access::{AccessLog, Entry};
 pub use log::init_log;
 pub use metrics::{Metrics, RouteMetrics, UpstreamMetrics};
-pub use trace::{SpanRecord, TraceContext, Tracer};
+pub use trace::TraceContext;

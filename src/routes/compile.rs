@@ -1,0 +1,257 @@
+//! Words into a table: pure, and all problems at once. `check`, reload and every later caller run this one function.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::bind::{Binder, Defaults, Named};
+use super::conditions::Networks;
+use super::conflict;
+use super::hosts::Hosts;
+use super::route::Route;
+use super::table::{Entry, Table};
+use super::trie::Trie;
+use crate::config::{Document, Match};
+use crate::problem::{Path, Problem};
+use crate::settings::Settings;
+use crate::upstream::{Pools, Spec};
+
+/// More listeners cannot be told apart by `match.listen`.
+const LISTENERS_MAX: usize = 64;
+/// Most entries of one host and pattern: a lookup goes through them one by one.
+const PATTERN_ENTRIES_MAX: usize = 1_000;
+/// Most steps of a lookup.
+const STEPS_MAX: usize = 1_000;
+
+/// Request headers that clients have uses of their own for.
+const CLIENTS_OWN: [&str; 10] = [
+    "accept",
+    "accept-encoding",
+    "accept-language",
+    "authorization",
+    "content-type",
+    "cookie",
+    "origin",
+    "range",
+    "referer",
+    "user-agent",
+];
+
+/// What a document cannot say: who the gateway is.
+#[derive(Clone, Debug, Default)]
+pub struct Env {
+    /// Names of the listeners, and whether routes without `match.listen` answer there.
+    pub listeners: Vec<(String, bool)>,
+    pub region: Option<String>,
+}
+
+impl Env {
+    pub fn of(settings: &Settings) -> Env {
+        Env {
+            listeners: settings.listen.iter().map(|listen| (listen.name.clone(), listen.public)).collect(),
+            region: settings.node.region.clone(),
+        }
+    }
+
+    /// For a document without its `edge.toml`: every listener it names, and one that is public.
+    pub fn assumed(document: &Document) -> Env {
+        let mut names: BTreeSet<&str> =
+            document.route.iter().flat_map(|route| route.matches.listen.iter().map(String::as_str)).collect();
+        names.extend(document.test.iter().filter_map(|case| case.given.listen.as_deref()));
+        names.remove("public");
+        let named = names.into_iter().map(|name| (name.to_owned(), false));
+        Env { listeners: std::iter::once(("public".to_owned(), true)).chain(named).collect(), region: None }
+    }
+}
+
+/// The table of a document. `None` if there is an error among the problems.
+///
+/// Its `revision` is empty: the caller knows the text.
+pub fn compile(document: &Document, env: &Env, pools: &Pools) -> (Option<Table>, Vec<Problem>) {
+    let mut problems = Vec::new();
+    let Document { format: _, upstream, defaults, route: routes, test: _ } = document;
+    if env.listeners.len() > LISTENERS_MAX {
+        problems.push(Problem::error(Path::default(), format!("more than {LISTENERS_MAX} listeners")));
+    }
+    let mut adopt = Vec::with_capacity(upstream.len());
+    let mut named = BTreeMap::new();
+    for (name, words) in upstream {
+        let pool = pools.pool(name);
+        let path = Path::of(["upstream", name]);
+        let spec = Spec::compile(name, words, &path, env.region.as_deref(), &mut problems);
+        adopt.extend(spec.map(|spec| (pool.clone(), Arc::new(spec))));
+        named.insert(name.as_str(), Named { pool, used: false });
+    }
+    let defaults = Defaults::bind(defaults, &mut problems);
+    let mut binder = Binder { env, pools: named, defaults };
+    let mut index = Index::default();
+    check_names(document, &mut problems);
+    for (number, words) in routes.iter().enumerate() {
+        let path = Path::of(["route".to_owned(), number.to_string()]);
+        if let Some((route, networks)) = binder.bind(words, &path, &mut problems) {
+            index.insert(route, networks, number, &mut problems);
+        }
+    }
+    for (name, _) in binder.pools.iter().filter(|(_, named)| !named.used) {
+        let problem = Problem::warning(Path::of(["upstream", name]), format!("no route uses upstream `{name}`"));
+        problems.push(problem.help("it is resolved and checked all the same"));
+    }
+    index.finish(&mut problems);
+    let reserved_headers = reserved(&index.routes);
+    check_reserved(document, &reserved_headers, &mut problems);
+    if problems.iter().any(Problem::is_error) {
+        return (None, problems);
+    }
+    let table = Table {
+        revision: "".into(),
+        routes: index.routes.into_iter().map(Arc::new).collect(),
+        pools: adopt,
+        default_response_headers: binder.defaults.response_headers,
+        reserved_headers,
+        listeners: env.listeners.clone().into(),
+        hosts: index.hosts,
+        trie: index.trie,
+    };
+    (Some(table), problems)
+}
+
+/// Routes under their hosts and patterns.
+struct Index {
+    routes: Vec<Route>,
+    /// Where each route stands in the document.
+    numbers: Vec<usize>,
+    hosts: Hosts,
+    trie: Trie<Vec<Entry>>,
+}
+
+impl Default for Index {
+    fn default() -> Index {
+        Index { routes: Vec::new(), numbers: Vec::new(), hosts: Hosts::default(), trie: Trie::new() }
+    }
+}
+
+impl Index {
+    fn insert(&mut self, route: Route, networks: Vec<Networks>, number: usize, problems: &mut Vec<Problem>) {
+        let Ok(id) = u32::try_from(self.routes.len()) else { return };
+        let fit = super::fit::Fit { priority: route.priority, ..route.conditions.fit() };
+        let networks: Vec<Arc<Networks>> = networks.into_iter().map(Arc::new).collect();
+        for host in &route.hosts {
+            let root = self.hosts.root(host, || self.trie.root());
+            for (index, pattern) in route.patterns.iter().enumerate() {
+                let (Ok(at), Some(leaf)) = (u16::try_from(index), self.trie.leaf(root, pattern)) else { continue };
+                // Two patterns of one route that differ in the names of their captures only.
+                if leaf.last().is_some_and(|last| last.route == id) {
+                    let path = Path::of(["route", &number.to_string(), "match", "path", &index.to_string()]);
+                    problems.push(Problem::error(
+                        path,
+                        format!("`{pattern}` matches what another path of this route does"),
+                    ));
+                    continue;
+                }
+                let entry = |networks, fit| Entry { route: id, pattern: at, fit, networks };
+                if networks.is_empty() {
+                    leaf.push(entry(None, fit));
+                }
+                for networks in &networks {
+                    let fit = super::fit::Fit { network: networks.rank(), ..fit };
+                    leaf.push(entry(Some(networks.clone()), fit));
+                }
+            }
+        }
+        self.routes.push(route);
+        self.numbers.push(number);
+    }
+
+    /// Puts the entries in the order they are tried in, and finds those whose order nothing decides.
+    fn finish(&mut self, problems: &mut Vec<Problem>) {
+        let mut conflicts = BTreeSet::new();
+        for leaf in self.trie.leaves_mut() {
+            leaf.sort_by(|one, other| other.fit.cmp(&one.fit));
+            if leaf.len() > PATTERN_ENTRIES_MAX {
+                let names: BTreeSet<u32> = leaf.iter().map(|entry| entry.route).collect();
+                let first = leaf.first().and_then(|entry| self.numbers.get(usize::try_from(entry.route).ok()?));
+                let path = Path::of(["route".to_owned(), first.copied().unwrap_or(0).to_string()]);
+                let message = format!("{} routes share a host and a path pattern", names.len());
+                problems.push(Problem::error(path, message).help(format!(
+                    "at most {PATTERN_ENTRIES_MAX}, because each request tries them one by one; tell them apart by host or path"
+                )));
+                continue;
+            }
+            conflict::find(leaf, &self.routes, &mut conflicts);
+        }
+        for (one, other) in conflicts {
+            problems.extend(self.conflict(one, other));
+        }
+        let widest = self.trie.widest();
+        for (host, root) in self.hosts.patterns() {
+            let steps = usize::try_from(root).ok().and_then(|root| widest.get(root).copied()).unwrap_or(0);
+            if steps > STEPS_MAX {
+                let message =
+                    format!("the path patterns of {host} overlap so much that a lookup could take {steps} steps");
+                problems.push(
+                    Problem::error(Path::of(["route"]), message)
+                        .help(format!("{STEPS_MAX} at most; use fewer captures side by side with literal segments")),
+                );
+            }
+        }
+    }
+
+    fn conflict(&self, one: u32, other: u32) -> Option<Problem> {
+        let of = |id: u32| {
+            let id = usize::try_from(id).ok()?;
+            Some((self.routes.get(id)?, *self.numbers.get(id)?))
+        };
+        let ((first, first_number), (second, second_number)) = (of(one)?, of(other)?);
+        let path = Path::of(["route".to_owned(), second_number.to_string(), "match".to_owned()]);
+        let message = format!(
+            "route `{}` and route `{}` (route.{first_number}.match) match the same requests, and nothing says which comes first",
+            second.name, first.name,
+        );
+        Some(Problem::error(path, message).help("give one of them another condition, or a higher `priority`"))
+    }
+}
+
+fn check_names(document: &Document, problems: &mut Vec<Problem>) {
+    let mut known = BTreeMap::new();
+    for (number, route) in document.route.iter().enumerate() {
+        if let Some(first) = known.insert(route.name.as_str(), number) {
+            let path = Path::of(["route", &number.to_string(), "name"]);
+            let message = format!("two routes are named `{}`: route.{first} and route.{number}", route.name);
+            problems.push(Problem::error(path, message).help("names are unique in a document"));
+        }
+    }
+}
+
+/// Names of the request headers that routes write, `_` as `-`.
+fn reserved(routes: &[Route]) -> Box<[Box<str>]> {
+    let names: BTreeSet<&str> =
+        routes.iter().flat_map(|route| route.request_headers.written()).map(http::HeaderName::as_str).collect();
+    let dashed: BTreeSet<Box<str>> = names.into_iter().map(|name| name.replace('_', "-").into()).collect();
+    dashed.into_iter().collect()
+}
+
+fn check_reserved(document: &Document, reserved: &[Box<str>], problems: &mut Vec<Problem>) {
+    let is_reserved = |name: &str| {
+        let dashed = name.to_ascii_lowercase().replace('_', "-");
+        reserved.iter().any(|known| **known == *dashed)
+    };
+    for (number, route) in document.route.iter().enumerate().filter(|_| !reserved.is_empty()) {
+        let path = || Path::of(["route".to_owned(), number.to_string()]);
+        let Match { header, .. } = &route.matches;
+        for name in header.keys().filter(|name| is_reserved(name)) {
+            let path = path().at("match").at("header").at(name);
+            let message = format!("no request has `{name}`: a route sets it, so it is removed from what clients send");
+            problems.push(Problem::warning(path, message).help("match another header, or set another one"));
+        }
+        let Some(edits) = &route.request_headers else { continue };
+        for (word, name) in edits.set.keys().map(|name| ("set", name)).chain(edits.add.keys().map(|name| ("add", name)))
+        {
+            if CLIENTS_OWN.contains(&name.to_ascii_lowercase().as_str()) {
+                let path = path().at("request_headers").at(word).at(name);
+                let message = format!("`{name}` is removed from what clients send, on every route");
+                problems.push(
+                    Problem::warning(path, message).help("a header that any route sets is only the gateway's to set"),
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The table: all routes of a document, compiled and immutable, and the one `find`.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue, Method};
+
+use super::conditions::{Asked, Miss, Networks};
+use super::fit::Fit;
+use super::hosts::Hosts;
+use super::pattern::{PathCaptures, Spans};
+use super::route::Route;
+use super::trie::Trie;
+use crate::config::EncodedSlash;
+use crate::facts::Head;
+use crate::facts::path::{PathError, has_encoded_slash};
+use crate::policy::Edits;
+use crate::upstream::{Pool, Spec};
+
+/// All routes of a document.
+#[derive(Debug)]
+pub struct Table {
+    /// Which text it was compiled from (`revision`).
+    pub revision: Arc<str>,
+    /// In the order of the document, which means nothing.
+    pub routes: Vec<Arc<Route>>,
+    /// What `upstream::Pools::adopt` is to adopt.
+    pub pools: Vec<(Arc<Pool>, Arc<Spec>)>,
+    /// For answers without a route.
+    pub default_response_headers: Edits,
+    /// Sorted; `_` stands as `-`.
+    pub(super) reserved_headers: Box<[Box<str>]>,
+    /// Names and whether they are public; a listener's place is its bit.
+    pub(super) listeners: Box<[(String, bool)]>,
+    pub(super) hosts: Hosts,
+    pub(super) trie: Trie<Leaf>,
+}
+
+/// The entries of one host and pattern, best first.
+pub(super) type Leaf = Vec<Entry>;
+
+/// A route under one of its hosts and patterns, for its client networks of one length.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) route: u32,
+    pub(super) pattern: u16,
+    pub(super) fit: Fit,
+    pub(super) networks: Option<Arc<Networks>>,
+}
+
+/// What a request has found.
+#[derive(Debug)]
+pub enum Found<'t> {
+    Route {
+        route: &'t Arc<Route>,
+        captures: PathCaptures,
+    },
+    /// The route does not take paths like this one: 400.
+    Refused {
+        route: &'t Arc<Route>,
+        cause: PathError,
+    },
+    /// At the best pattern only the method was wrong: 405.
+    MethodNotAllowed {
+        allow: HeaderValue,
+    },
+    NoRoute,
+}
+
+impl Table {
+    /// The route of a request. Nothing is allocated on the way to a route.
+    pub fn find(&self, head: &Head<'_>) -> Found<'_> {
+        let asked = self.asked(head);
+        let Some(root) = self.hosts.find(head.host) else { return Found::NoRoute };
+        let found = self.trie.walk(root, head.path, &mut |leaf, spans| self.decide(leaf, spans, &asked));
+        match found {
+            ControlFlow::Break(found) => found,
+            ControlFlow::Continue(()) => Found::NoRoute,
+        }
+    }
+
+    pub(super) fn asked<'a>(&self, head: &'a Head<'a>) -> Asked<'a> {
+        let known = self.listeners.iter().position(|(name, _)| name == head.listener);
+        let listener = known.and_then(|bit| u32::try_from(bit).ok()).and_then(|bit| 1u64.checked_shl(bit));
+        Asked { head, listener: listener.unwrap_or(0), client: head.client.to_canonical() }
+    }
+
+    /// At one pattern: the first entry whose conditions hold; 405 if they do but for the method; else the next pattern.
+    fn decide(&self, leaf: &Leaf, spans: &Spans, asked: &Asked<'_>) -> ControlFlow<Found<'_>> {
+        let mut method_only = false;
+        for entry in leaf {
+            match self.check(entry, asked) {
+                Some((route, Ok(()))) => {
+                    if route.encoded_slash == EncodedSlash::Refuse && has_encoded_slash(asked.head.path) {
+                        return ControlFlow::Break(Found::Refused { route, cause: PathError::EncodedSlash });
+                    }
+                    let captures = PathCaptures { pattern: entry.pattern, spans: *spans };
+                    return ControlFlow::Break(Found::Route { route, captures });
+                }
+                Some((_, Err(miss))) => method_only |= miss == Miss::Method,
+                None => {}
+            }
+        }
+        if !method_only {
+            return ControlFlow::Continue(());
+        }
+        ControlFlow::Break(Found::MethodNotAllowed { allow: self.allow(leaf, asked) })
+    }
+
+    pub(super) fn check(&self, entry: &Entry, asked: &Asked<'_>) -> Option<(&Arc<Route>, Result<(), Miss<'_>>)> {
+        let route = self.routes.get(usize::try_from(entry.route).ok()?)?;
+        Some((route, route.conditions.check(entry.networks.as_deref(), asked)))
+    }
+
+    /// The methods of the routes that would take the request (RFC 9110 10.2.1), sorted.
+    fn allow(&self, leaf: &Leaf, asked: &Asked<'_>) -> HeaderValue {
+        let mut methods: Vec<&str> = leaf
+            .iter()
+            .filter_map(|entry| self.check(entry, asked))
+            .filter(|(_, result)| *result == Err(Miss::Method))
+            .flat_map(|(route, _)| route.conditions.methods.iter().map(Method::as_str))
+            .collect();
+        methods.sort_unstable();
+        methods.dedup();
+        HeaderValue::from_str(&methods.join(", ")).unwrap_or(HeaderValue::from_static(""))
+    }
+
+    /// Whether routes write this request header: then no client can send it, in any spelling.
+    pub fn is_reserved(&self, name: &HeaderName) -> bool {
+        let dashed = || name.as_str().bytes().map(|byte| if byte == b'_' { b'-' } else { byte });
+        self.reserved_headers.binary_search_by(|known| known.bytes().cmp(dashed())).is_ok()
+    }
+
+    /// Names of the request headers that routes write, sorted, `_` as `-`.
+    pub fn reserved_headers(&self) -> &[Box<str>] {
+        &self.reserved_headers
+    }
+
+    pub fn route(&self, name: &str) -> Option<&Arc<Route>> {
+        self.routes.iter().find(|route| &*route.name == name)
+    }
+
+    /// Takes over what belongs to routes and not to tables, by name. Before the table is shared.
+    pub fn inherit(&mut self, previous: &Table) {
+        let by_name: ahash::AHashMap<&str, &Arc<Route>> =
+            previous.routes.iter().map(|route| (&*route.name, route)).collect();
+        for route in &mut self.routes {
+            if let (Some(previous), Some(route)) = (by_name.get(&*route.name), Arc::get_mut(route)) {
+                route.inherit(previous);
+            }
+        }
+    }
+
+    /// The routes of another table that this one does not have: whoever swaps tables cancels their `removed`.
+    pub fn missing<'a>(&self, previous: &'a Table) -> impl Iterator<Item = &'a Arc<Route>> {
+        let names: ahash::AHashSet<Arc<str>> = self.routes.iter().map(|route| route.name.clone()).collect();
+        previous.routes.iter().filter(move |route| !names.contains(&route.name))
+    }
+}
+
+/// The revision of a document: twelve hex digits of the SHA-256 of its text.
+pub fn revision(text: &str) -> Arc<str> {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect::<String>().into()
+}
