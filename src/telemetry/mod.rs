@@ -4,11 +4,13 @@
 //! request: metrics are atomic adds, log lines and spans go through bounded queues that drop (and count) when full.
 
 pub mod access;
+mod all;
 mod log;
 pub mod metrics;
 pub mod trace;
 
 pub use access::{AccessLog, Entry};
+pub use all::{Sending, Telemetry, TelemetryError};
 pub use log::init_log;
 pub use metrics::{Metrics, RouteMetrics, UpstreamMetrics};
 pub use trace::TraceContext;

@@ -3,14 +3,15 @@
 //! A request adds to plain atomics; names, labels and text exist only when somebody scrapes. Labels come from configured
 //! names and closed lists, never from what a client sent. Series leave with the route or upstream they belong to.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 mod control;
 mod count;
 mod exposition;
 mod family;
 mod front;
+mod handles;
 mod histogram;
 mod process;
 mod route;
@@ -23,12 +24,13 @@ pub use route::{MirrorResult, RouteMetrics};
 pub use upstream::{Failure, UpstreamMetrics};
 
 use exposition::Exposition;
+use handles::Handles;
 
 /// All metrics of a gateway. Clones share one set.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    routes: Arc<Mutex<BTreeMap<Arc<str>, Arc<RouteMetrics>>>>,
-    upstreams: Arc<Mutex<BTreeMap<Arc<str>, Arc<UpstreamMetrics>>>>,
+    routes: Arc<Handles<RouteMetrics>>,
+    upstreams: Arc<Handles<UpstreamMetrics>>,
     unrouted: Arc<RouteMetrics>,
     pub front: Arc<FrontMetrics>,
     pub control: Arc<ControlMetrics>,
@@ -75,7 +77,7 @@ impl Metrics {
 
     /// The counters of a route. Fetch once, keep with the route.
     pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
-        entry(&self.routes, name)
+        self.routes.fetch(name)
     }
 
     /// The counters of requests refused before a route was found; their label `route` is empty.
@@ -85,26 +87,24 @@ impl Metrics {
 
     /// The counters of an upstream. Fetch once, keep with the route or pool.
     pub fn upstream(&self, name: &str) -> Arc<UpstreamMetrics> {
-        entry(&self.upstreams, name)
+        self.upstreams.fetch(name)
     }
 
-    /// Drops the series of all other routes and upstreams. A request that still holds a dropped handle counts into the void.
+    /// Drops the series of all other routes and upstreams. A handle that is
+    /// still held counts unseen; it is seen again, with what it counted, if its name is fetched again while it lives.
     pub fn retain<'a>(&self, routes: impl IntoIterator<Item = &'a str>, upstreams: impl IntoIterator<Item = &'a str>) {
-        let routes: BTreeSet<&str> = routes.into_iter().collect();
-        lock(&self.routes).retain(|name, _| routes.contains(&**name));
-        let upstreams: BTreeSet<&str> = upstreams.into_iter().collect();
-        lock(&self.upstreams).retain(|name, _| upstreams.contains(&**name));
+        self.routes.retain(&routes.into_iter().collect());
+        self.upstreams.retain(&upstreams.into_iter().collect());
     }
 
     /// Everything in the Prometheus text format 0.0.4 (`CONTENT_TYPE`).
     pub fn render(&self, readings: &Readings) -> String {
         let mut out = Exposition::default();
         self.unrouted.expose("", &mut out);
-        // Handles are copied out so that a slow scrape never holds the lock a change of routes waits for.
-        for (name, route) in copy(&self.routes) {
+        for (name, route) in self.routes.shown() {
             route.expose(&name, &mut out);
         }
-        for (name, upstream) in copy(&self.upstreams) {
+        for (name, upstream) in self.upstreams.shown() {
             upstream.expose(&name, &mut out);
         }
         for pool in &readings.pools {
@@ -128,26 +128,6 @@ impl Metrics {
 
 /// The media type of `Metrics::render`.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
-
-type Handles<T> = Mutex<BTreeMap<Arc<str>, Arc<T>>>;
-
-fn lock<T>(handles: &Handles<T>) -> MutexGuard<'_, BTreeMap<Arc<str>, Arc<T>>> {
-    handles.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn entry<T: Default>(handles: &Handles<T>, name: &str) -> Arc<T> {
-    let mut handles = lock(handles);
-    if let Some(handle) = handles.get(name) {
-        return handle.clone();
-    }
-    let handle = Arc::<T>::default();
-    handles.insert(name.into(), handle.clone());
-    handle
-}
-
-fn copy<T>(handles: &Handles<T>) -> Vec<(Arc<str>, Arc<T>)> {
-    lock(handles).iter().map(|(name, handle)| (name.clone(), handle.clone())).collect()
-}
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! What a scrape shows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -114,6 +114,21 @@ fn series_leave_with_their_route_and_kept_ones_go_on() {
     check(&metrics, r#"tollgate_requests_total{route="kept",class="2xx"} 2"#);
     let text = lines(&metrics).join("\n");
     assert!(!text.contains("\"gone\"") && !text.contains("\"old\""), "{text}");
+}
+
+#[test]
+fn a_name_that_comes_back_finds_the_handle_that_is_still_held() {
+    let metrics = Metrics::new();
+    let held = metrics.upstream("u");
+    held.attempted();
+    metrics.retain([], []);
+    held.attempted();
+    assert!(Arc::ptr_eq(&held, &metrics.upstream("u")));
+    check(&metrics, r#"tollgate_upstream_attempts_total{upstream="u"} 2"#);
+    metrics.retain([], []);
+    drop(held);
+    metrics.upstream("u");
+    check(&metrics, r#"tollgate_upstream_attempts_total{upstream="u"} 0"#);
 }
 
 #[test]
