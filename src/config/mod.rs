@@ -1,13 +1,26 @@
 //! Words: configuration as its author wrote it, parsed and typed, not yet compiled.
 //!
-//! Words derive `Deserialize` and `JsonSchema`; they know nothing of tables, pools or sockets.
+//! Words derive `Deserialize` and `JsonSchema`; they know nothing of tables, pools or sockets. `read` makes them from
+//! text and tells every mistake; `print` shows mistakes with their place.
 
 mod blocks;
+mod decode;
 mod document;
+mod overrides;
+mod peel;
+pub mod place;
+pub mod print;
+pub mod read;
+mod references;
 mod route;
+mod shapes;
+mod tree;
 mod upstream;
 
 pub use blocks::*;
 pub use document::*;
+pub use overrides::from_environment;
+pub use read::{Kind, kind};
+pub use references::References;
 pub use route::*;
 pub use upstream::*;

@@ -97,7 +97,7 @@ pub struct Match {
 }
 
 /// A condition on one value: the text it must equal, or `{ prefix = ".." }`, or `{ present = true }` (false: absent).
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Condition {
     /// Equals this.

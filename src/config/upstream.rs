@@ -49,7 +49,7 @@ pub struct Upstream {
     pub retry_budget: RetryBudget,
 }
 
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Address {
     /// `host:port`.

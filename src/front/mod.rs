@@ -1,3 +1,4 @@
 //! Where clients arrive.
 
+pub(crate) mod guard;
 pub mod handover;

@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::scalar::{OneOrMany, Span};
 
+mod certificate;
+mod check;
 mod limits;
+pub use certificate::{Certificate, CertificateFiles, Internal};
 pub use limits::{Http2, Limits};
 
 /// Boot settings. A change needs a restart.
@@ -112,32 +115,6 @@ pub enum ListenProtocol {
 pub enum HttpVersion {
     H1,
     H2,
-}
-
-/// Where a listener's certificate comes from.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(untagged)]
-pub enum Certificate {
-    /// `"internal"`: a leaf per name from a CA of our own.
-    Internal(Internal),
-    /// PEM files.
-    Files(CertificateFiles),
-}
-
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Internal {
-    Internal,
-}
-
-/// PEM files of a certificate. Read again on SIGHUP.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CertificateFiles {
-    /// Certificate chain, leaf first.
-    pub chain: PathBuf,
-    /// Private key (PKCS#8, SEC1 or PKCS#1).
-    pub key: PathBuf,
 }
 
 /// `/health`, `/ready`, `/metrics` and nothing else.
@@ -302,7 +279,7 @@ impl Default for Drain {
 }
 
 impl Settings {
-    /// Settings in TOML, as the file holds them, for code that builds them.
+    /// Name in logs, `Via` and `Proxy-Status`.
     pub fn node_name(&self) -> &str {
         self.node.name.as_deref().unwrap_or("tollgate")
     }

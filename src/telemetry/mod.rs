@@ -13,4 +13,4 @@ pub use access::{AccessLog, Entry};
 pub use all::{Sending, Telemetry, TelemetryError};
 pub use log::init_log;
 pub use metrics::{Metrics, RouteMetrics, UpstreamMetrics};
-pub use trace::TraceContext;
+pub use trace::{SpanRecord, TraceContext, Tracer};

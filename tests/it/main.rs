@@ -5,5 +5,17 @@
 #[macro_use]
 mod kit;
 
+mod balancing;
+mod destinations;
+mod grpc;
+mod headers;
+mod health;
+mod names;
 mod protocols;
+mod retries;
+mod rewriting;
+mod routing;
+mod streaming;
 mod tidy;
+mod upstream_tls;
+mod websocket;

@@ -1,0 +1,146 @@
+//! Text to words, with every mistake at once.
+//!
+//! `document` and `settings` give words only if they hold no error. `check` works on the draft below them, so that
+//! mistakes of shape do not hide mistakes of meaning.
+
+use serde::de::DeserializeOwned;
+
+use super::overrides::{self, Override};
+use super::peel::peel;
+use super::place::Places;
+use super::tree::{self, Node, Value};
+use super::{Document, References};
+use crate::problem::{Path, Problem};
+use crate::settings::Settings;
+
+/// The version of the format that this gateway reads.
+const FORMAT: i64 = 1;
+
+/// What a text is, judged by its words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `routes.toml`
+    Document,
+    /// `edge.toml`
+    Settings,
+}
+
+/// Words as far as they could be read. Good for finding more mistakes; to be applied only when `finish` gives them.
+#[derive(Debug)]
+pub struct Draft<T> {
+    words: Option<T>,
+    problems: Vec<Problem>,
+    /// Places of which the words say nothing reliable: taken out, put in, or behind an unresolved reference.
+    blurred: Vec<Path>,
+}
+
+impl<T> Draft<T> {
+    /// The words, mistakes taken out; `None` if nothing sensible is left.
+    pub fn words(&self) -> Option<&T> {
+        self.words.as_ref()
+    }
+
+    /// Adds what later steps found in the words, without what only follows from a mistake reported already.
+    pub fn add(&mut self, references: &References, mut more: Vec<Problem>) {
+        references.redact(&mut more);
+        let blurred = &self.blurred;
+        more.retain(|problem| !blurred.iter().any(|blur| hides(blur, &problem.path)));
+        self.problems.append(&mut more);
+    }
+
+    /// The words if there is no error, and all problems in the order of the text.
+    pub fn finish(mut self, text: &str) -> (Option<T>, Vec<Problem>) {
+        let places = Places::of(text);
+        let at =
+            |problem: &Problem| problem.span.clone().or_else(|| places.locate(&problem.path)).map(|span| span.start);
+        self.problems.sort_by_key(|problem| at(problem).unwrap_or(usize::MAX));
+        let errors = self.problems.iter().any(Problem::is_error);
+        (self.words.filter(|_| !errors), self.problems)
+    }
+}
+
+/// A mistake at `blur` explains problems inside it, and at the table around it (which then lacks something).
+fn hides(blur: &Path, path: &Path) -> bool {
+    let around = blur.0.split_last().map(|(_, around)| around);
+    path.0.starts_with(&blur.0) || around.is_some_and(|around| !around.is_empty() && around == path.0)
+}
+
+/// Reads a document (`routes.toml`).
+pub fn document(text: &str, references: &References) -> (Option<Document>, Vec<Problem>) {
+    draft_document(text, references).finish(text)
+}
+
+/// Reads settings (`edge.toml`), with what the environment overrides.
+pub fn settings(
+    text: &str,
+    references: &References,
+    variables: &[(String, String)],
+) -> (Option<Settings>, Vec<Problem>) {
+    draft_settings(text, references, variables).finish(text)
+}
+
+pub fn draft_document(text: &str, references: &References) -> Draft<Document> {
+    draft(text, references, &[])
+}
+
+/// As `draft_document`, the meaning of settings checked too.
+pub fn draft_settings(text: &str, references: &References, variables: &[(String, String)]) -> Draft<Settings> {
+    let mut draft: Draft<Settings> = draft(text, references, variables);
+    let mut more = Vec::new();
+    if let Some(settings) = draft.words() {
+        settings.check(&mut more);
+    }
+    draft.add(references, more);
+    for Override { variable, at } in overrides::places(text, variables) {
+        for problem in draft.problems.iter_mut().filter(|problem| problem.path.0.starts_with(&at.0)) {
+            problem.path = Path::of([variable.as_str()]);
+            problem.message = format!("{variable}: {}", problem.message);
+            problem.span = None;
+        }
+    }
+    draft
+}
+
+fn draft<T: DeserializeOwned>(text: &str, references: &References, variables: &[(String, String)]) -> Draft<T> {
+    let tree::Parsed { mut root, mut problems, spoilt } = tree::parse(text);
+    if let Some(problem) = other_format(&root) {
+        return Draft { words: None, problems: vec![problem], blurred: Vec::new() };
+    }
+    let mut blurred = Vec::new();
+    references.fill(text, &mut root, &mut problems);
+    overrides::apply(&mut root, variables, references, &mut problems);
+    root.visit_mut(&mut Vec::new(), &mut |steps, node| {
+        if node.symbolic || node.gone {
+            blurred.push(Path(steps.to_vec()));
+        }
+    });
+    let words = peel(&mut root, &spoilt, &mut problems, &mut blurred);
+    Draft { words, problems, blurred }
+}
+
+/// Of a format that this gateway does not read nothing else can be said.
+fn other_format(root: &Node<'_>) -> Option<Problem> {
+    let node = root.child("format")?;
+    match node.value {
+        Value::Integer(FORMAT) => None,
+        Value::Integer(number) => {
+            let problem = Problem::error(Path::of(["format"]), format!("format {number} is not known"))
+                .help(format!("this gateway reads format {FORMAT}"));
+            Some(Problem { span: Some(node.span.clone()), ..problem })
+        }
+        _ => None,
+    }
+}
+
+/// Tells settings from a document by the keys at the top. An empty text is a document.
+pub fn kind(text: &str) -> Kind {
+    let root = tree::parse(text).root;
+    let Value::Table(entries) = &root.value else { return Kind::Document };
+    let known = |words: &[&str]| entries.iter().filter(|entry| words.contains(&entry.key.as_ref())).count();
+    let document = known(&["route", "upstream", "defaults", "test"])
+        + entries.iter().filter(|e| e.key == "routes" && matches!(e.node.value, Value::List(_))).count();
+    let settings =
+        known(&["node", "state", "listen", "health", "admin", "trust", "limits", "dns", "log", "traces", "drain"])
+            + entries.iter().filter(|e| e.key == "routes" && matches!(e.node.value, Value::Table(_))).count();
+    if settings > document { Kind::Settings } else { Kind::Document }
+}

@@ -1,0 +1,212 @@
+//! HTTP/2: counts what costs us more than the client.
+//!
+//! The h2 library parses and bounds most things. What it leaves open is watched from outside, on the bytes: resets of streams
+//! it had accepted, control frames, CONTINUATION, uploads that stall. Nothing is decoded beyond the nine bytes of a frame's
+//! head; what is malformed beyond that is the library's to refuse.
+
+use std::time::{Duration, Instant};
+
+use super::H2_PREFACE;
+use crate::settings::Http2;
+
+mod frames;
+mod uploads;
+
+use frames::{Event, Frames, Kind};
+use uploads::Uploads;
+
+/// SETTINGS_MAX_FRAME_SIZE, which we never raise.
+const FRAME_MAX: u32 = 16 << 10;
+
+/// One WINDOW_UPDATE is due for so many bytes sent: a client may answer the smallest DATA frame (10 bytes) with two, one for
+/// the stream and one for the connection.
+const BYTES_PER_UPDATE: u64 = 5;
+
+/// Updates a client may save up.
+const UPDATES_MAX: u64 = 200_000;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Why the connection must end (GOAWAY ENHANCE_YOUR_CALM).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Breach {
+    #[error("no HTTP/2 preface")]
+    Preface,
+    #[error("frame larger than announced")]
+    FrameSize,
+    #[error("header block interrupted")]
+    HeaderBlock,
+    #[error("too many CONTINUATION frames")]
+    Continuations,
+    #[error("too many streams reset")]
+    Resets,
+    #[error("too many control frames")]
+    Control,
+}
+
+/// Events of the minute that began with the first of them.
+#[derive(Clone, Copy, Debug)]
+struct PerMinute {
+    most: u32,
+    count: u32,
+    since: Option<Instant>,
+}
+
+impl PerMinute {
+    fn new(most: u32) -> PerMinute {
+        PerMinute { most, count: 0, since: None }
+    }
+
+    /// False when it is one too many.
+    fn count(&mut self, now: Instant) -> bool {
+        match self.since {
+            Some(since) if now.saturating_duration_since(since) < MINUTE => self.count = self.count.saturating_add(1),
+            _ => {
+                self.since = Some(now);
+                self.count = 1;
+            }
+        }
+        self.count <= self.most
+    }
+}
+
+/// The watch over one client connection. `feed` sees every byte from the client, `sent` every byte to it.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    preface: usize,
+    frames: Frames,
+    sent: Frames,
+    continuations_max: u32,
+    resets: PerMinute,
+    control: PerMinute,
+    /// The stream whose header block is open, and its CONTINUATION frames so far.
+    block: Option<(u32, u32)>,
+    /// Requests that no PRIORITY or PRIORITY_UPDATE has been set against.
+    priorities: u32,
+    /// Bytes sent that no WINDOW_UPDATE has been set against.
+    update_credit: u64,
+    uploads: Uploads,
+}
+
+impl Watch {
+    pub(crate) fn new(limits: &Http2) -> Watch {
+        Watch {
+            preface: 0,
+            frames: Frames::default(),
+            sent: Frames::default(),
+            continuations_max: limits.continuations,
+            resets: PerMinute::new(limits.resets_per_minute),
+            control: PerMinute::new(limits.control_per_minute),
+            block: None,
+            priorities: 0,
+            update_credit: 0,
+            uploads: Uploads::new(limits),
+        }
+    }
+
+    /// Whether the client's preface has come whole.
+    pub(crate) fn preface_seen(&self) -> bool {
+        self.preface == H2_PREFACE.len()
+    }
+
+    /// Bytes from the client, in any pieces. After a breach nothing more may be passed on.
+    pub(crate) fn feed(&mut self, bytes: &[u8], now: Instant) -> Result<(), Breach> {
+        let rest = H2_PREFACE.get(self.preface..).unwrap_or_default();
+        let n = rest.len().min(bytes.len());
+        if rest.get(..n) != bytes.get(..n) {
+            return Err(Breach::Preface);
+        }
+        self.preface += n;
+        let mut bytes = bytes.get(n..).unwrap_or_default();
+        while let Some(event) = self.frames.next(&mut bytes) {
+            self.judge(event, now)?;
+        }
+        Ok(())
+    }
+
+    /// Bytes to the client, in any pieces: they earn it WINDOW_UPDATEs, open windows and end uploads.
+    pub(crate) fn sent(&mut self, mut bytes: &[u8], now: Instant) {
+        self.update_credit =
+            self.update_credit.saturating_add(bytes.len() as u64).min(BYTES_PER_UPDATE.saturating_mul(UPDATES_MAX));
+        while let Some(event) = self.sent.next(&mut bytes) {
+            match event {
+                Event::Head(head) => match head.kind {
+                    Kind::Headers | Kind::ResetStream => self.uploads.answered(head.stream),
+                    Kind::Data if head.ends_stream() => self.uploads.answered(head.stream),
+                    _ => {}
+                },
+                Event::WindowUpdate { stream, increment } => self.uploads.opened(stream, increment, now),
+                Event::OnlyPadding => {}
+            }
+        }
+    }
+
+    /// When a request body will have stalled: its stream has not been answered, its window is open, and nothing has come for
+    /// `body_idle`. `None` while no body is awaited.
+    pub(crate) fn stalls_at(&self, body_idle: Duration) -> Option<Instant> {
+        self.uploads.oldest().and_then(|last| last.checked_add(body_idle))
+    }
+
+    /// Whether a request body has stalled.
+    pub(crate) fn stalled(&self, now: Instant, body_idle: Duration) -> bool {
+        self.stalls_at(body_idle).is_some_and(|at| at <= now)
+    }
+
+    fn judge(&mut self, event: Event, now: Instant) -> Result<(), Breach> {
+        let head = match event {
+            Event::Head(head) => head,
+            Event::OnlyPadding => return self.control(now),
+            Event::WindowUpdate { .. } => return Ok(()),
+        };
+        if head.length > FRAME_MAX {
+            return Err(Breach::FrameSize);
+        }
+        match (self.block, head.kind) {
+            (Some((stream, count)), Kind::Continuation) if stream == head.stream => {
+                if count >= self.continuations_max {
+                    return Err(Breach::Continuations);
+                }
+                self.block = if head.ends_headers() { None } else { Some((stream, count + 1)) };
+                return Ok(());
+            }
+            (Some(_), _) | (None, Kind::Continuation) => return Err(Breach::HeaderBlock),
+            (None, _) => {}
+        }
+        match head.kind {
+            Kind::Headers => {
+                if !head.ends_headers() {
+                    self.block = Some((head.stream, 0));
+                }
+                self.priorities = self.priorities.saturating_add(1);
+                self.uploads.head(head.stream, head.ends_stream(), now);
+                Ok(())
+            }
+            Kind::Data => {
+                self.uploads.data(head.stream, head.length, head.ends_stream(), now);
+                if head.length == 0 && !head.ends_stream() { self.control(now) } else { Ok(()) }
+            }
+            Kind::ResetStream => {
+                self.uploads.answered(head.stream);
+                if self.resets.count(now) { Ok(()) } else { Err(Breach::Resets) }
+            }
+            // Browsers send one or two for each request.
+            Kind::Priority if self.priorities > 0 => {
+                self.priorities -= 1;
+                Ok(())
+            }
+            Kind::WindowUpdate if self.update_credit >= BYTES_PER_UPDATE => {
+                self.update_credit -= BYTES_PER_UPDATE;
+                Ok(())
+            }
+            Kind::Priority | Kind::WindowUpdate | Kind::Other => self.control(now),
+            Kind::Continuation => Err(Breach::HeaderBlock),
+        }
+    }
+
+    fn control(&mut self, now: Instant) -> Result<(), Breach> {
+        if self.control.count(now) { Ok(()) } else { Err(Breach::Control) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,196 @@
+//! What settings mean: mistakes that the shape of a value does not show.
+//!
+//! Pure: no socket is opened, no name is resolved, no file is read.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+use super::{Admin, HttpVersion, Listen, ListenProtocol, Settings};
+use crate::problem::{Path, Problem};
+
+const ADDRESS_HELP: &str = "write `address:port` with an IP address: \"[::]:443\" (both families), \"127.0.0.1:8080\"";
+const ADMIN_HELP: &str = "write \"127.0.0.1:9090\" or \"unix:/run/tollgate/admin.sock\"";
+const NETWORK_HELP: &str = "write networks such as \"10.0.0.0/8\" or \"fdaa::/16\", or single addresses";
+
+impl Settings {
+    /// Adds every mistake of meaning.
+    pub fn check(&self, problems: &mut Vec<Problem>) {
+        let top = Path::default();
+        let mut error =
+            |path: Path, message: String, help: &str| problems.push(Problem::error(path, message).help(help));
+        if self.listen.is_empty() {
+            let help = "add a [[listen]] with name, address and protocol";
+            error(top.at("listen"), "there is no listener".to_owned(), help);
+        }
+        let mut names = BTreeMap::new();
+        let mut addresses: Vec<(SocketAddr, String)> = Vec::new();
+        for (index, listen) in self.listen.iter().enumerate() {
+            let at = top.at("listen").at(index);
+            if let Some(first) = names.insert(&listen.name, index) {
+                let message = format!("listener {first} is called `{}` too", listen.name);
+                error(at.at("name"), message, "give each listener a name of its own");
+            }
+            if !is_name(&listen.name) {
+                let help = "a name holds letters, digits, `-`, `_` and `.`, and no more than 64 of them";
+                error(at.at("name"), format!("`{}` is not a name", listen.name), help);
+            }
+            listener(listen, &at, &mut error);
+            address(&listen.address, at.at("address"), &listen.name, &mut addresses, &mut error);
+        }
+        if let Some(health) = &self.health {
+            address(&health.address, top.at("health").at("address"), "health", &mut addresses, &mut error);
+        }
+        if let Some(admin) = &self.admin {
+            check_admin(admin, &top.at("admin"), &mut addresses, &mut error);
+        }
+        self.check_rest(&mut error);
+    }
+
+    fn check_rest(&self, error: &mut dyn FnMut(Path, String, &str)) {
+        let top = Path::default();
+        for (index, network) in self.trust.forwarded_from.iter().enumerate() {
+            if network.parse::<IpNet>().is_err() && network.parse::<IpAddr>().is_err() {
+                let at = top.at("trust").at("forwarded_from").at(index);
+                error(at, format!("`{network}` is not a network"), NETWORK_HELP);
+            }
+        }
+        for (index, server) in self.dns.servers.iter().enumerate() {
+            if server.parse::<SocketAddr>().is_err() {
+                let at = top.at("dns").at("servers").at(index);
+                error(
+                    at,
+                    format!("`{server}` is not the address of a name server"),
+                    "write \"10.0.0.2:53\" or \"[fdaa::3]:53\"",
+                );
+            }
+        }
+        if self.dns.ttl_min > self.dns.ttl_max {
+            let message = format!("ttl_min ({}) is longer than ttl_max ({})", self.dns.ttl_min, self.dns.ttl_max);
+            error(top.at("dns").at("ttl_min"), message, "set ttl_min to no more than ttl_max");
+        }
+        if let Some(traces) = &self.traces {
+            let at = top.at("traces");
+            if !(0.0..=100.0).contains(&traces.sample_percent) {
+                let message = format!("{} is not a percentage", traces.sample_percent);
+                error(at.at("sample_percent"), message, "write a number from 0 to 100");
+            }
+            collector(&traces.endpoint, at.at("endpoint"), error);
+        }
+        if self.routes.file.as_os_str().is_empty() {
+            error(top.at("routes").at("file"), "the path is empty".to_owned(), "write the path of the document");
+        }
+        for (what, zero, unit) in self.nothing_allowed() {
+            if zero {
+                let at = what.iter().fold(top.at("limits"), |at, step| at.at(step));
+                error(at, "zero would let nothing through".to_owned(), unit);
+            }
+        }
+    }
+
+    /// Limits of which zero cannot be meant.
+    fn nothing_allowed(&self) -> [(&[&'static str], bool, &'static str); 14] {
+        let limits = &self.limits;
+        let (number, size, time) = ("write at least 1", "write at least 1KiB", "write at least 1ms");
+        [
+            (&["request_line"], limits.request_line.0 == 0, size),
+            (&["head"], limits.head.0 == 0, size),
+            (&["headers"], limits.headers == 0, number),
+            (&["head_timeout"], limits.head_timeout.0.is_zero(), time),
+            (&["body_idle"], limits.body_idle.0.is_zero(), time),
+            (&["keepalive"], limits.keepalive.0.is_zero(), time),
+            (&["handshake_timeout"], limits.handshake_timeout.0.is_zero(), time),
+            (&["write_idle"], limits.write_idle.0.is_zero(), time),
+            (&["connections"], limits.connections == 0, number),
+            (&["connections_per_address"], limits.connections_per_address == 0, number),
+            (&["requests_per_connection"], limits.requests_per_connection == 0, number),
+            (&["http2", "streams"], limits.http2.streams == 0, number),
+            (&["http2", "stream_window"], limits.http2.stream_window.0 == 0, size),
+            (&["http2", "connection_window"], limits.http2.connection_window.0 == 0, size),
+        ]
+    }
+}
+
+fn listener(listen: &Listen, at: &Path, error: &mut dyn FnMut(Path, String, &str)) {
+    if listen.protocol == ListenProtocol::Http && listen.certificate.is_some() {
+        let help = "set protocol = \"https\", or take the certificate out";
+        error(at.at("certificate"), "a cleartext listener shows no certificate".to_owned(), help);
+    }
+    let Some(versions) = &listen.versions else { return };
+    if versions.is_empty() {
+        let help = "name some of \"h1\" and \"h2\", or leave the key out";
+        error(at.at("versions"), "no HTTP version is left".to_owned(), help);
+    }
+    for version in [HttpVersion::H1, HttpVersion::H2] {
+        if versions.iter().filter(|spoken| **spoken == version).count() > 1 {
+            error(at.at("versions"), "a version is named twice".to_owned(), "name each version once");
+        }
+    }
+}
+
+/// An address that is opened: legal, and nobody else's.
+fn address(
+    text: &str,
+    at: Path,
+    owner: &str,
+    taken: &mut Vec<(SocketAddr, String)>,
+    error: &mut dyn FnMut(Path, String, &str),
+) {
+    let Ok(address) = text.parse::<SocketAddr>() else {
+        return error(at, format!("`{text}` is not an address to listen on"), ADDRESS_HELP);
+    };
+    if let Some((_, other)) = taken.iter().find(|(other, _)| clash(*other, address)) {
+        error(at, format!("`{other}` listens on this address already"), "give each listener a port of its own");
+    }
+    taken.push((address, owner.to_owned()));
+}
+
+/// Port 0 is any free one. `[::]` takes both families, and every address is part of its family's wildcard.
+fn clash(a: SocketAddr, b: SocketAddr) -> bool {
+    let (one, other) = (a.ip(), b.ip());
+    let wide = |wide: IpAddr, narrow: IpAddr| wide.is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4());
+    a.port() != 0 && a.port() == b.port() && (one == other || wide(one, other) || wide(other, one))
+}
+
+fn check_admin(
+    admin: &Admin,
+    at: &Path,
+    taken: &mut Vec<(SocketAddr, String)>,
+    error: &mut dyn FnMut(Path, String, &str),
+) {
+    if admin.token.as_deref().is_some_and(|token| token.trim().is_empty()) {
+        error(at.at("token"), "the token is empty".to_owned(), "write a secret, or take the key out");
+    }
+    if let Some(socket) = admin.address.strip_prefix("unix:") {
+        if !socket.starts_with('/') {
+            error(at.at("address"), format!("`{socket}` is not an absolute path"), ADMIN_HELP);
+        }
+        return;
+    }
+    let Ok(parsed) = admin.address.parse::<SocketAddr>() else {
+        return error(at.at("address"), format!("`{}` is not an address to listen on", admin.address), ADMIN_HELP);
+    };
+    if !parsed.ip().is_loopback() && admin.token.is_none() {
+        let message = format!("`{}` can be reached from other machines, and there is no token", admin.address);
+        error(at.at("address"), message, "listen on 127.0.0.1 or a unix: socket, or set `token`");
+    }
+    address(&admin.address, at.at("address"), "admin", taken, error);
+}
+
+fn collector(endpoint: &str, at: Path, error: &mut dyn FnMut(Path, String, &str)) {
+    let help = "write a URL such as \"http://127.0.0.1:4318/v1/traces\"";
+    match endpoint.parse::<http::Uri>() {
+        Ok(uri) if uri.scheme_str() == Some("http") && uri.host().is_some() => {}
+        Ok(uri) if uri.scheme_str() == Some("https") => {
+            let help = "spans are sent over http: name a collector on this machine or on the private network";
+            error(at, "spans are not sent over https".to_owned(), help);
+        }
+        _ => error(at, format!("`{endpoint}` is not the URL of a collector"), help),
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=64).contains(&name.len()) && name.bytes().all(legal)
+}
