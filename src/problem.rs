@@ -90,7 +90,7 @@ pub fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>)
     candidates
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(written, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().max(written.len()) / 4)
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().max(written.len()) / 5)
         .min()
         .map(|(_, candidate)| candidate)
 }

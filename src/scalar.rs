@@ -144,11 +144,20 @@ impl fmt::Display for Size {
 
 /// Text scalars share one way in and out of serde and one shape in the schema.
 macro_rules! text_scalar {
-    ($type:ty, $name:literal, $pattern:literal, $doc:literal) => {
+    ($type:ty, $name:literal, $pattern:literal, $doc:literal, $wanted:literal) => {
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = Cow::<str>::deserialize(deserializer)?;
-                text.parse().map_err(de::Error::custom)
+                struct Visitor;
+                impl de::Visitor<'_> for Visitor {
+                    type Value = $type;
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str($wanted)
+                    }
+                    fn visit_str<E: de::Error>(self, text: &str) -> Result<$type, E> {
+                        text.parse().map_err(de::Error::custom)
+                    }
+                }
+                deserializer.deserialize_str(Visitor)
             }
         }
         impl Serialize for $type {
@@ -170,8 +179,20 @@ macro_rules! text_scalar {
     };
 }
 
-text_scalar!(Span, "Duration", r"^(([0-9]+(ms|s|m|h|d))+|.*\$\{.*)$", "A duration: 250ms, 30s, 5m, 1h, 1d.");
-text_scalar!(Size, "Size", r"^([0-9]+ ?(B|KiB|MiB|GiB|kB|KB|MB|GB)?|.*\$\{.*)$", "A size: 512B, 64KiB, 10MiB, 1GiB.");
+text_scalar!(
+    Span,
+    "Duration",
+    r"^(([0-9]+(ms|s|m|h|d))+|.*\$\{.*)$",
+    "A duration: 250ms, 30s, 5m, 1h, 1d.",
+    "a duration in quotes: \"250ms\", \"30s\", \"5m\", \"1h\", \"1d\""
+);
+text_scalar!(
+    Size,
+    "Size",
+    r"^([0-9]+ ?(B|KiB|MiB|GiB|kB|KB|MB|GB)?|.*\$\{.*)$",
+    "A size: 512B, 64KiB, 10MiB, 1GiB.",
+    "a size in quotes: \"512B\", \"64KiB\", \"10MiB\", \"1GiB\""
+);
 
 impl<T> Default for OneOrMany<T> {
     fn default() -> Self {

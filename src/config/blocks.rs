@@ -11,7 +11,7 @@ use crate::scalar::{OneOrMany, Size, Span};
 
 /// Changes of the target that goes upstream. At most one of `strip_prefix`, `replace_prefix`, `path`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{ strip_prefix = \"/api\" }")]
 pub struct Rewrite {
     /// Removed from the front of the path, at a segment border: `/api` makes `/api/x` into `/x`.
     #[serde(default)]
@@ -31,7 +31,7 @@ pub struct Rewrite {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{ from = \"/a\", to = \"/b\" }")]
 pub struct ReplacePrefix {
     /// Prefix, ending at a segment border.
     pub from: String,
@@ -41,7 +41,7 @@ pub struct ReplacePrefix {
 
 /// Edits of the query: first `remove`, then `set`, then `add`. Values are templates, percent-encoded as needed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{ set = { name = \"value\" } }")]
 pub struct QueryEdits {
     /// Replaces every parameter of the name.
     #[serde(default)]
@@ -56,7 +56,7 @@ pub struct QueryEdits {
 
 /// Edits of headers: first `remove`, then `set`, then `add`. Values are templates over facts; a value whose facts are missing is not written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{ set = { name = \"value\" } }")]
 pub struct HeaderEdits {
     /// Replaces every field of the name. A request header that any route sets is removed from what clients send, on every route.
     #[serde(default)]
@@ -71,7 +71,7 @@ pub struct HeaderEdits {
 
 /// Time limits by phase. Streams and upgrades live by `idle`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{ connect = \"2s\", head = \"30s\", idle = \"60s\" }")]
 pub struct Timeout {
     /// Opening a connection to an endpoint, TLS included. Default 2s.
     #[serde(default)]
@@ -89,7 +89,7 @@ pub struct Timeout {
 
 /// Retries. Connect failures are retried for any method, other failures only for idempotent requests whose body can be replayed (64 KiB).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{ attempts = 2 }")]
 pub struct Retry {
     /// Tries in all, the first one counts; 1 to 10. Default 2.
     #[serde(default = "attempts")]
@@ -98,7 +98,7 @@ pub struct Retry {
 
 /// Limits on the request body.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{ max = \"10MiB\" }")]
 pub struct Body {
     /// Longest request body; beyond it 413. Upgraded connections are not counted. Default 10MiB; `0B` means none at all.
     pub max: Size,
@@ -106,7 +106,7 @@ pub struct Body {
 
 /// What becomes of upgrades and streams.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{ max_age = \"1h\", on_remove = \"drain\" }")]
 pub struct Stream {
     /// An upgraded connection is closed after this long. Default: no bound.
     #[serde(default)]

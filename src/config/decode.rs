@@ -103,7 +103,9 @@ impl<'de> Deserializer<'de> for &Node<'_> {
             Value::Text(text) => visitor.visit_str(text),
             Value::Loose(text) => visitor.visit_str(text),
             Value::Integer(number) => visitor.visit_i64(*number),
-            Value::Vast(number) => Err(Mistake::of(Kind::Other(format!("`{number}` is too large a number")))),
+            Value::Vast(number) => {
+                Err(Mistake::of(Kind::Other(format!("`{number}` is too large a number; write a smaller one"))))
+            }
             Value::Float(number) => visitor.visit_f64(*number),
             Value::Boolean(boolean) => visitor.visit_bool(*boolean),
             Value::Datetime(text) => {
@@ -135,6 +137,19 @@ impl<'de> Deserializer<'de> for &Node<'_> {
                 visitor.visit_enum(de::value::MapAccessDeserializer::new(Keys { entries, value: None }))
             }
             _ => Err(Mistake::of(Kind::Type { found: self.kind().to_owned(), wanted: one_of(expected) })),
+        }
+    }
+
+    /// Serde's structs would take a list for their fields in order.
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Mistake> {
+        match &self.value {
+            Value::List(_) => Err(de::Error::invalid_type(Unexpected::Seq, &visitor)),
+            _ => self.deserialize_any(visitor),
         }
     }
 
@@ -197,7 +212,7 @@ impl<'de> Deserializer<'de> for &Node<'_> {
     }
 
     forward_to_deserialize_any! {
-        i128 u128 char str string bytes byte_buf unit unit_struct tuple tuple_struct map struct identifier ignored_any
+        i128 u128 char str string bytes byte_buf unit unit_struct tuple tuple_struct map identifier ignored_any
     }
 }
 

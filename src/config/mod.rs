@@ -6,6 +6,8 @@
 mod blocks;
 mod decode;
 mod document;
+#[cfg(test)]
+mod fixtures;
 mod overrides;
 mod peel;
 pub mod place;
@@ -14,8 +16,11 @@ pub mod read;
 mod references;
 mod route;
 mod shapes;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod upstream;
+mod wording;
 
 pub use blocks::*;
 pub use document::*;

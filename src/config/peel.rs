@@ -5,8 +5,9 @@
 
 use serde::de::DeserializeOwned;
 
-use super::decode::{Kind, Mistake, one_of};
+use super::decode::{Kind, Mistake};
 use super::tree::{Node, Spoilt, Value};
+use super::wording::{explain, missing};
 use crate::problem::{Path, Problem, nearest};
 
 /// Most problems reported for one document.
@@ -82,8 +83,7 @@ impl Peeler<'_> {
         let place = Path(steps.to_vec());
         self.blurred.push(place.at(key));
         if !explained {
-            let help = format!("add `{key} = ..`");
-            self.report(place, Some(table.span.clone()), format!("`{key}` is missing"), help);
+            self.report(place, Some(table.span.clone()), format!("`{key}` is missing"), missing(key));
         }
         self.plant(root, steps, key)
     }
@@ -93,7 +93,8 @@ impl Peeler<'_> {
         if node.planted {
             return self.plant_other(root, steps);
         }
-        if !node.symbolic {
+        // A table that lost a wrong key may well not be what its type wants.
+        if !node.symbolic && !node.has_gone() {
             let (span, written) = (node.span.clone(), node.written.clone());
             let (message, help) = match written {
                 None => explain(&kind, steps),
@@ -195,64 +196,4 @@ fn without_value<T: DeserializeOwned>(root: &mut Node<'_>, steps: &[String], wri
         Err(mistake) if mistake.steps() == steps => explain(&mistake.kind, steps),
         _ => unsaid(),
     }
-}
-
-/// Message and help in an operator's words.
-fn explain(kind: &Kind, steps: &[String]) -> (String, String) {
-    match kind {
-        Kind::UnknownWord { word, expected } => {
-            let help = match nearest(word, expected.iter().copied()) {
-                Some(meant) => format!("did you mean \"{meant}\"? Known: {}", one_of(expected)),
-                None => format!("write {}", one_of(expected)),
-            };
-            (format!("`{word}` is not known here"), help)
-        }
-        Kind::Type { found, wanted } => {
-            let key = steps.iter().filter(|step| step.parse::<usize>().is_err()).cloned().collect::<Vec<_>>().join(".");
-            let help = match (found.as_str(), wanted.as_str()) {
-                ("a table", "a sequence") if steps.len() == 1 => format!("write `[[{key}]]` for each item of the list"),
-                ("a list", "a map") => format!("write `[{key}.NAME]` for each item, in single brackets"),
-                ("a list", wanted) if wanted.starts_with("struct ") => format!("write `[{key}]`, in single brackets"),
-                ("a whole number" | "a number with a fraction" | "a boolean", "a string") => {
-                    "put the value in quotes".to_owned()
-                }
-                ("text", wanted) if number(wanted).is_some() || wanted == "a boolean" => {
-                    "write the value without quotes".to_owned()
-                }
-                _ => format!("write {}", wanted_words(wanted)),
-            };
-            (format!("{found} stands here, {} is wanted", wanted_words(wanted)), help)
-        }
-        Kind::Other(text) => match text.split_once("; ") {
-            Some((message, help)) => (message.to_owned(), help.to_owned()),
-            None => (text.clone(), "see docs/reference.md".to_owned()),
-        },
-        Kind::UnknownKey { .. } | Kind::MissingKey(_) => (String::new(), String::new()),
-    }
-}
-
-fn wanted_words(wanted: &str) -> String {
-    if let Some((least, most)) = number(wanted) {
-        return format!("a whole number from {least} to {most}");
-    }
-    match wanted {
-        "a string" => "text".to_owned(),
-        "a sequence" => "a list".to_owned(),
-        "a map" => "a table".to_owned(),
-        "f64" => "a number".to_owned(),
-        other if other.starts_with("struct ") => "a table".to_owned(),
-        other => other.to_owned(),
-    }
-}
-
-fn number(wanted: &str) -> Option<(i64, u64)> {
-    Some(match wanted {
-        "u8" => (0, u8::MAX.into()),
-        "u16" => (0, u16::MAX.into()),
-        "u32" => (0, u32::MAX.into()),
-        "u64" | "usize" => (0, i64::MAX as u64),
-        "i32" => (i32::MIN.into(), i32::MAX as u64),
-        "i64" => (i64::MIN, i64::MAX as u64),
-        _ => return None,
-    })
 }

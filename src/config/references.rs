@@ -252,7 +252,10 @@ impl Wrong {
 
 /// The text of a file. Only regular files: a pipe or a device could hold up a change for ever.
 fn read(file: &FilePath) -> Result<String, String> {
-    let said = |error: std::io::Error| error.kind().to_string();
+    let said = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        other => other.to_string(),
+    };
     let about = std::fs::metadata(file).map_err(said)?;
     if !about.is_file() {
         return Err("not a regular file".to_owned());

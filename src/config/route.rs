@@ -68,7 +68,7 @@ pub struct Route {
 
 /// Conditions, all of which must hold.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{ host = \"a.example.com\", path = \"/api/*\" }")]
 pub struct Match {
     /// `a.example.com`, `*.example.com` (exactly one label), `**.example.com` (one or more). Default: any host.
     #[serde(default)]
@@ -124,7 +124,7 @@ pub struct PresentCondition {
 
 /// One share of a split.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{ upstream = \"a\", weight = 1 }")]
 pub struct Share {
     /// Name of an upstream.
     pub upstream: String,
@@ -134,7 +134,7 @@ pub struct Share {
 
 /// What keeps a client on its share. Exactly one of the two.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{ cookie = \"name\" }")]
 pub struct SplitBy {
     /// A cookie, set on the first answer.
     #[serde(default)]
@@ -146,7 +146,7 @@ pub struct SplitBy {
 
 /// A redirect.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{ to = \"/new\" }")]
 pub struct Redirect {
     /// Where to: a template, such as `https://{request.host}{request.path_and_query}` or `/new/{path.id}`.
     pub to: String,
@@ -157,7 +157,7 @@ pub struct Redirect {
 
 /// A fixed answer.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{ status = 200 }")]
 pub struct Respond {
     /// Status, 200 to 599. Default 200.
     #[serde(default = "respond_status")]
@@ -172,7 +172,7 @@ pub struct Respond {
 
 /// A copy of requests for another upstream. Never slows or fails the request itself.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{ upstream = \"a\" }")]
 pub struct Mirror {
     /// Name of an upstream.
     pub upstream: String,

@@ -135,6 +135,15 @@ impl<'t> Node<'t> {
         }
     }
 
+    /// Whether a mistake was taken out of it.
+    pub(super) fn has_gone(&self) -> bool {
+        match &self.value {
+            Value::Table(entries) => entries.iter().any(|entry| entry.node.gone),
+            Value::List(items) => items.iter().any(|item| item.gone),
+            _ => false,
+        }
+    }
+
     pub(super) fn entry(&self, key: &str) -> Option<&Entry<'t>> {
         match &self.value {
             Value::Table(entries) => entries.iter().find(|entry| entry.key == key),

@@ -60,7 +60,7 @@ pub enum Address {
 
 /// One target of an upstream.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{ to = \"host:port\" }")]
 pub struct Target {
     /// `host:port`, `1.2.3.4:80` or `[fdaa::3]:80`.
     pub to: String,
@@ -91,7 +91,7 @@ pub enum Balance {
 
 /// A cookie that keeps a client on one endpoint.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{ cookie = \"name\" }")]
 pub struct StickyCookie {
     /// Name of the cookie. Its value says nothing about the endpoint's address.
     pub cookie: String,
@@ -114,7 +114,7 @@ pub enum Protocol {
 
 /// TLS towards the endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{ server_name = \"a.internal\" }")]
 pub struct UpstreamTls {
     /// Name sent as SNI and verified. Default: the host of the address; required when that is an IP address.
     #[serde(default)]
@@ -135,7 +135,7 @@ pub struct UpstreamTls {
 
 /// Connections to each endpoint.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{ max = 100 }")]
 pub struct Connections {
     /// Most connections open to one endpoint, 0 = no limit. At the limit another endpoint is tried, then 503. Default 0.
     #[serde(default)]
@@ -159,7 +159,7 @@ impl Default for Connections {
 
 /// An active health check, shared by upstreams that check the same target in the same way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{ path = \"/health\", every = \"5s\" }")]
 pub struct Health {
     /// What is tried. Default `http`.
     #[serde(default)]
@@ -204,7 +204,7 @@ pub enum HealthKind {
 
 /// Passive ejection. Counts connect failures, resets, timeouts and answers 502 to 504. Never the last endpoint, at most half the pool.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{ errors = 5, within = \"10s\", for = \"30s\" }")]
 pub struct Eject {
     /// Failures within the window that eject. Default 5.
     #[serde(default = "eject_errors")]
@@ -219,7 +219,7 @@ pub struct Eject {
 
 /// Circuit breaker: beyond its bound a request is answered 503 `breaker_open` at once, with Retry-After.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{ in_flight = 1000 }")]
 pub struct Breaker {
     /// Most requests in flight to the upstream, at least 1.
     pub in_flight: u32,
@@ -227,7 +227,7 @@ pub struct Breaker {
 
 /// Retries in flight never exceed max(`min`, `percent` of the pool's live requests).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{ percent = 20 }")]
 pub struct RetryBudget {
     /// Percentage of the live requests. Default 20.
     #[serde(default = "budget_percent")]

@@ -2,7 +2,7 @@
 //!
 //! Pure: no socket is opened, no name is resolved, no file is read.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
@@ -24,12 +24,12 @@ impl Settings {
             let help = "add a [[listen]] with name, address and protocol";
             error(top.at("listen"), "there is no listener".to_owned(), help);
         }
-        let mut names = BTreeMap::new();
+        let mut names = BTreeSet::new();
         let mut addresses: Vec<(SocketAddr, String)> = Vec::new();
         for (index, listen) in self.listen.iter().enumerate() {
             let at = top.at("listen").at(index);
-            if let Some(first) = names.insert(&listen.name, index) {
-                let message = format!("listener {first} is called `{}` too", listen.name);
+            if !names.insert(&listen.name) {
+                let message = format!("another listener is called `{}` too", listen.name);
                 error(at.at("name"), message, "give each listener a name of its own");
             }
             if !is_name(&listen.name) {

@@ -21,7 +21,8 @@ impl Spoilt {
     pub(in super::super) fn covers(&self, path: &Path, span: Option<&Range<usize>>) -> bool {
         let key = path.0.first();
         self.keys.iter().any(|spoilt| Some(spoilt) == key)
-            || span.is_some_and(|span| self.ranges.iter().any(|r| r.start <= span.start && span.start <= r.end))
+            || span
+                .is_some_and(|span| self.ranges.iter().any(|range| range.start <= span.end && span.start <= range.end))
     }
 
     /// Keys may be missing because they were lost.
@@ -32,16 +33,27 @@ impl Spoilt {
 
 pub(super) fn problems(text: &str, root: &Node<'_>, errors: &[toml::de::Error]) -> (Vec<Problem>, Spoilt) {
     let mut spoilt = Spoilt::default();
+    if let Some(start) =
+        text.find(|char: char| !char.is_whitespace()).filter(|at| text.as_bytes().get(*at) == Some(&b'{'))
+    {
+        let help = "write `key = value` on lines of their own, tables under `[name]`";
+        let problem = Problem::error(Path::default(), "this is JSON and not TOML").help(help);
+        spoilt.structure = true;
+        spoilt.ranges.push(0..text.len());
+        return (vec![Problem { span: Some(start..start + 1), ..problem }], spoilt);
+    }
     let mut found: Vec<(Range<usize>, Wording)> = Vec::new();
     let mut swallowed: Vec<Range<usize>> = Vec::new();
     for error in errors {
         let at = clamp(text, error.span().unwrap_or(0..0));
-        if let Some(opening) = unclosed(error.message(), root, at.start) {
-            swallowed.push(opening.clone());
-            found.push((opening.start..opening.start + 1, ("what opens here is not closed".to_owned(), "close it")));
-            spoilt.ranges.push(opening);
-            spoilt.structure = true;
-        }
+        swallowed.extend(unclosed(error.message(), root, at.start));
+    }
+    // What was opened last is what is most likely not closed; all around it was only swallowed with it.
+    if let Some(opening) = swallowed.iter().max_by_key(|range| range.start) {
+        let wording = ("what opens here is not closed".to_owned(), "close it where it should end");
+        found.push((opening.start..opening.start + 1, wording));
+        spoilt.structure = true;
+        spoilt.ranges.extend(swallowed.iter().cloned());
     }
     for error in errors {
         let at = clamp(text, error.span().unwrap_or(0..0));
@@ -51,7 +63,7 @@ pub(super) fn problems(text: &str, root: &Node<'_>, errors: &[toml::de::Error]) 
         let line = line(text, at.start);
         let written = text.get(line.clone()).unwrap_or_default();
         let (wording, reach) = word(error.message(), written, text.get(at.clone()).unwrap_or_default());
-        spoilt.ranges.push(line.clone());
+        spoilt.ranges.push(at.clone());
         if reach == Reach::Structure {
             spoilt.structure = true;
             spoilt.ranges.push(line.start..next_header(text, line.end));
@@ -83,44 +95,51 @@ enum Reach {
     Structure,
 }
 
+const BOOLEANS: [&str; 6] = ["yes", "no", "on", "off", "true", "false"];
+
 /// Message and help.
 type Wording = (String, &'static str);
 
-/// Where the text, list or inline table opens that the parser saw end too late: it runs over lines, so that everything
-/// up to the parser's place was swallowed.
+/// The text, list or inline table that the parser saw end too late, so that everything up to there was swallowed.
 fn unclosed(message: &str, root: &Node<'_>, at: usize) -> Option<Range<usize>> {
-    let kinds = ["unclosed array,", "unclosed inline table", "invalid multi-line"];
-    kinds.iter().any(|kind| message.starts_with(kind)).then(|| innermost(root, at))?
+    type Fits = fn(&Value<'_>) -> bool;
+    let fits: Fits = match message {
+        _ if message.starts_with("unclosed array,") => |value| matches!(value, Value::List(_)),
+        _ if message.starts_with("unclosed inline table") => |value| matches!(value, Value::Table(_)),
+        _ if message.starts_with("invalid multi-line") => |value| matches!(value, Value::Text(_)),
+        _ => return None,
+    };
+    innermost(root, at, fits)
 }
 
-/// The innermost value that is no table with a header and reaches to this byte.
-fn innermost(node: &Node<'_>, at: usize) -> Option<Range<usize>> {
-    let own = (node.span.start < at && at <= node.span.end).then(|| node.span.clone());
+/// The innermost value of a kind that reaches to this byte. (The span of a table with a header is its header.)
+fn innermost(node: &Node<'_>, at: usize, fits: fn(&Value<'_>) -> bool) -> Option<Range<usize>> {
+    let reaches = node.span.start < at && at <= node.span.end && fits(&node.value);
     let below = match &node.value {
-        Value::Table(entries) => entries.iter().find_map(|entry| innermost(&entry.node, at)),
-        Value::List(items) => items.iter().find_map(|item| innermost(item, at)),
+        Value::Table(entries) => entries.iter().rev().find_map(|entry| innermost(&entry.node, at, fits)),
+        Value::List(items) => items.iter().rev().find_map(|item| innermost(item, at, fits)),
         _ => None,
     };
-    below.or(own)
+    below.or_else(|| reaches.then(|| node.span.clone()))
 }
 
 fn word(message: &str, line: &str, offending: &str) -> (Wording, Reach) {
     let is = |start: &str| message.starts_with(start);
     let line = line.trim();
-    if is("string values must be quoted") {
+    if ["string values must be quoted", "invalid float", "invalid boolean"].iter().any(|start| is(start)) {
         let (message, help) = match offending {
             "" => ("a value is missing".to_owned(), "write a value after `=`"),
             _ if offending.starts_with(['“', '”', '„', '‘', '’']) => {
                 (format!("{offending} stands in typographic quotes"), "write straight quotes: \"text\"")
             }
-            "yes" | "no" | "on" | "off" => (format!("`{offending}` is not a value"), "write `true` or `false`"),
+            _ if BOOLEANS.iter().any(|word| offending.eq_ignore_ascii_case(word)) => {
+                (format!("`{offending}` is not a boolean"), "write `true` or `false`, in lower case and without quotes")
+            }
             _ => (format!("`{offending}` is not in quotes"), "write text, durations and sizes in quotes: \"30s\""),
         };
         return ((message, help), Reach::Value);
     }
-    let (message, help, reach) = if is("invalid boolean") {
-        (format!("`{offending}` is not a boolean"), "write `true` or `false`, in lower case", Reach::Value)
-    } else if is("duplicate key") {
+    let (message, help, reach) = if is("duplicate key") {
         let help = "a key or table stands only once; `[[name]]` adds an item to a list of tables";
         (format!("`{offending}` is there already"), help, Reach::Value)
     } else if is("invalid basic string, expected `\"`") || (is("invalid literal string") && line.contains('\'')) {
@@ -139,12 +158,6 @@ fn word(message: &str, line: &str, offending: &str) -> (Wording, Reach) {
         ("the header of the table is not closed".to_owned(), help, Reach::Structure)
     } else if line.starts_with("//") || line.starts_with("/*") {
         ("this is not a comment".to_owned(), "comments begin with `#`", Reach::Structure)
-    } else if line.starts_with('{') && is("invalid key-value pair") {
-        (
-            "this is not TOML".to_owned(),
-            "write `key = value` on lines of their own, tables under `[name]`",
-            Reach::Structure,
-        )
     } else if is("key with no value") || is("invalid unquoted key") {
         let help = match line.split_once([':', '=']) {
             Some((before, _)) if line.as_bytes().get(before.len()) == Some(&b':') => {
@@ -159,7 +172,7 @@ fn word(message: &str, line: &str, offending: &str) -> (Wording, Reach) {
     } else if is("missing comma") {
         (
             "a comma is missing".to_owned(),
-            "values of a list, and keys of `{ .. }`, are parted by commas",
+            "values of a list, and keys of `{ .. }`, are parted by commas; a quote inside text is written `\\\"",
             Reach::Structure,
         )
     } else if is("invalid literal string") {
