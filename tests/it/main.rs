@@ -7,6 +7,7 @@ mod kit;
 
 mod balancing;
 mod destinations;
+mod floods;
 mod grpc;
 mod headers;
 mod health;
@@ -15,6 +16,7 @@ mod protocols;
 mod retries;
 mod rewriting;
 mod routing;
+mod slow_clients;
 mod streaming;
 mod tidy;
 mod upstream_tls;
