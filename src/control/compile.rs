@@ -1,0 +1,110 @@
+//! From a text to a table that could be put in force: parse, compile, run the document's own tests.
+//!
+//! Nothing here is in force; whoever calls decides that. The only effect is reading what the text refers to.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::difference::Contents;
+use crate::config::{self, Document, References, print};
+use crate::problem::Problem;
+use crate::routes::{self, Table};
+use crate::upstream::Pools;
+
+/// A text and what it is called in messages.
+#[derive(Clone, Debug)]
+pub struct Text {
+    pub text: Arc<str>,
+    pub name: String,
+}
+
+/// A table with what is known about it.
+#[derive(Debug)]
+pub struct Compiled {
+    pub table: Table,
+    /// What is odd but not wrong.
+    pub warnings: Vec<print::Entry>,
+    pub timings: Timings,
+    /// Of everything that references stood for.
+    pub(super) references: [u8; 32],
+    pub(super) contents: Contents,
+}
+
+/// How long each step took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timings {
+    pub parse: Duration,
+    pub compile: Duration,
+    pub tests: Duration,
+}
+
+/// Why a text is not put in force: at least one of the problems is an error.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    pub text: Text,
+    pub problems: Vec<Problem>,
+}
+
+impl Refused {
+    /// Every problem with its place.
+    pub fn entries(&self) -> Vec<print::Entry> {
+        print::entries(&self.text.name, &self.text.text, &self.problems)
+    }
+
+    /// Every problem with the text around it.
+    pub fn report(&self) -> String {
+        print::report(&self.text.name, &self.text.text, &self.problems)
+    }
+}
+
+/// A document that was read, before anything is made of it.
+pub(super) struct Parsed {
+    text: Text,
+    document: Option<Document>,
+    problems: Vec<Problem>,
+    references: References,
+    took: Duration,
+}
+
+impl Parsed {
+    pub(super) fn of(text: Text, references: References) -> Parsed {
+        let started = Instant::now();
+        let (document, problems) = config::read::document(&text.text, &references);
+        Parsed { text, document, problems, references, took: started.elapsed() }
+    }
+
+    /// Whether this is the same text, and everything it refers to stands for the same.
+    pub(super) fn says(&self, text: &str, references: &[u8; 32]) -> bool {
+        *self.text.text == *text && self.references.digest() == *references
+    }
+
+    pub(super) fn compile(self, env: &routes::Env, pools: &Pools) -> Result<Compiled, Refused> {
+        let Parsed { text, document, mut problems, references, took: parse } = self;
+        let Some(document) = document else { return Err(Refused { text, problems }) };
+        let started = Instant::now();
+        let (table, found) = routes::compile(&document, env, pools);
+        let compile = started.elapsed();
+        problems.extend(found);
+        let started = Instant::now();
+        let tests = started.elapsed();
+        // What compiling says may quote a value that a reference stood for.
+        references.redact(&mut problems);
+        let mut table = match table {
+            Some(table) if !problems.iter().any(Problem::is_error) => table,
+            _ => return Err(Refused { text, problems }),
+        };
+        table.revision = routes::revision(&text.text);
+        Ok(Compiled {
+            table,
+            warnings: print::entries(&text.name, &text.text, &problems),
+            timings: Timings { parse, compile, tests },
+            references: references.digest(),
+            contents: Contents::of(&document),
+        })
+    }
+}
+
+/// Compiles a text as a gateway would that takes it from its source.
+pub fn compile(text: Text, references: References, env: &routes::Env, pools: &Pools) -> Result<Compiled, Refused> {
+    Parsed::of(text, references).compile(env, pools)
+}

@@ -1,0 +1,231 @@
+//! What is in force, and putting something else in its place.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::compile::{Compiled, Parsed, Refused, Text};
+use super::difference::Contents;
+use super::last_good::LastGood;
+use super::status::{Serving, Status};
+use super::{Fault, Kept, Setup};
+use crate::config::{OnRemove, References, print};
+use crate::problem::{Path, Problem};
+use crate::routes::{self, Live, Table};
+use crate::source::{Source, Trigger, Update, Yield};
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Change;
+use crate::upstream::Pools;
+
+/// How long a change waits for names that were never resolved. What is missing then starts empty (503 `no_endpoint`).
+const WARM: Duration = Duration::from_secs(2);
+/// Problems logged one by one.
+const LOGGED_MAX: usize = 20;
+
+/// The document in force and everything it is applied to. Its one owner is the loop: changes never overlap.
+pub(super) struct Force {
+    pools: Arc<Pools>,
+    env: Arc<routes::Env>,
+    metrics: Metrics,
+    last_good: Option<LastGood>,
+    references: fn() -> References,
+    pub(super) live: Arc<Live>,
+    text: Arc<str>,
+    resolved: [u8; 32],
+    contents: Contents,
+    warnings: Vec<print::Entry>,
+    pub(super) status: Status,
+}
+
+impl Force {
+    /// Nothing is in force yet: a table without routes.
+    pub(super) fn new(setup: Setup) -> Result<(Force, Source), Refused> {
+        let Setup { source, pools, env, metrics, last_good, references } = setup;
+        let nothing = Text { text: "format = 1\n".into(), name: "no document".to_owned() };
+        let empty = Parsed::of(nothing, References::symbolic()).compile(&env, &pools)?;
+        let force = Force {
+            pools,
+            env: Arc::new(env),
+            metrics,
+            last_good,
+            references,
+            live: Arc::new(Live::new(Arc::new(empty.table))),
+            text: "".into(),
+            resolved: [0; 32],
+            contents: Contents::default(),
+            warnings: Vec::new(),
+            status: Status::default(),
+        };
+        Ok((force, source))
+    }
+
+    /// Puts in force what a source yielded, if it is good and new.
+    pub(super) async fn take(&mut self, next: Yield) -> Result<(), Fault> {
+        let Update { text, name, trigger } = match next {
+            Ok(update) => update,
+            Err(error) => {
+                tracing::error!(%error, revision = %self.status.revision, "no document; what is in force stays");
+                self.status.source_error = Some(error.to_string());
+                return Err(Fault::NoSource(error));
+            }
+        };
+        self.status.source = name.clone();
+        match self.compile(Text { text, name }).await {
+            Ok(Some((compiled, text))) => self.enter(compiled, text, Serving::Source).await,
+            Ok(None) => self.unchanged(trigger),
+            Err(refused) => {
+                self.refuse(&refused);
+                return Err(Fault::Refused(refused));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the last good document in force, at start, when the source has none.
+    pub(super) async fn fall_back(&mut self) -> Result<(), Kept> {
+        let last_good = self.last_good.clone().ok_or(Kept::NoState)?;
+        let name = last_good.path().display().to_string();
+        let text = last_good.load()?.ok_or(Kept::None)?;
+        match self.compile(Text { text: text.into(), name }).await {
+            Ok(Some((compiled, text))) => self.enter(compiled, text, Serving::LastGood).await,
+            Ok(None) => {}
+            Err(refused) => return Err(Kept::Refused(refused.report())),
+        }
+        tracing::error!(revision = %self.status.revision, "SERVING THE LAST GOOD DOCUMENT: the source has no good one");
+        Ok(())
+    }
+
+    /// Off the threads that carry requests. `None`: it is in force already.
+    async fn compile(&self, text: Text) -> Result<Option<(Compiled, Text)>, Refused> {
+        let (env, pools, metrics) = (self.env.clone(), self.pools.clone(), self.metrics.clone());
+        let (in_force, resolved, references) = (self.text.clone(), self.resolved, self.references);
+        let previous = self.live.load_full();
+        let given = text.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            let parsed = Parsed::of(text.clone(), references());
+            if parsed.says(&in_force, &resolved) {
+                return Ok(None);
+            }
+            let mut compiled = parsed.compile(&env, &pools)?;
+            compiled.table.inherit(&previous);
+            for route in &compiled.table.routes {
+                route.metrics.get_or_init(|| metrics.route(&route.name));
+            }
+            Ok(Some((compiled, text)))
+        });
+        work.await.unwrap_or_else(|error| {
+            let problem = Problem::error(Path::default(), format!("the gateway failed to compile this: {error}"))
+                .help("this is a mistake of the gateway; what is in force stays");
+            Err(Refused { text: given, problems: vec![problem] })
+        })
+    }
+
+    async fn enter(&mut self, compiled: Compiled, text: Text, serving: Serving) {
+        let Compiled { table, warnings, timings, references, contents } = compiled;
+        let table = Arc::new(table);
+        let started = Instant::now();
+        self.pools.warm(&table.pools, WARM).await;
+        let warm = started.elapsed();
+        let started = Instant::now();
+        self.pools.adopt(&table.pools);
+        let old = self.live.swap(table.clone());
+        let swap = started.elapsed();
+        let applied_at = SystemTime::now();
+
+        let difference = contents.since(&self.contents);
+        self.text = text.text.clone();
+        self.resolved = references;
+        self.contents = contents;
+        log_all(&warnings);
+        self.metrics.control.changed(Change::Applied, warnings.len());
+        self.metrics.control.applied(table.revision.clone(), applied_at);
+        self.warnings = warnings;
+        tracing::info!(
+            revision = %table.revision,
+            document = text.name,
+            routes = table.routes.len(),
+            added = %difference.added,
+            changed = %difference.changed,
+            removed = %difference.removed,
+            parse_ms = ms(timings.parse),
+            compile_ms = ms(timings.compile),
+            tests_ms = ms(timings.tests),
+            warm_ms = ms(warm),
+            swap_ms = ms(swap),
+            "config applied"
+        );
+        self.status.entered(&table, applied_at, serving, difference, &self.warnings);
+        self.retire(old, table).await;
+        if serving == Serving::Source {
+            self.keep(text.text).await;
+        }
+    }
+
+    /// What only the table before needed is ended and dropped, elsewhere: that of many routes takes a while.
+    async fn retire(&self, old: Arc<Table>, new: Arc<Table>) {
+        let metrics = self.metrics.clone();
+        let work = move || {
+            new.missing(&old)
+                .filter(|route| route.stream.on_remove == OnRemove::Drain)
+                .for_each(|route| route.removed.cancel());
+            metrics
+                .retain(new.routes.iter().map(|route| &*route.name), new.pools.iter().map(|(pool, _)| &**pool.name()));
+        };
+        if let Err(error) = tokio::task::spawn_blocking(work).await {
+            tracing::error!(%error, "retiring the table before failed");
+        }
+    }
+
+    async fn keep(&mut self, text: Arc<str>) {
+        let Some(last_good) = self.last_good.clone() else { return };
+        let saved = tokio::task::spawn_blocking(move || last_good.save(&text)).await;
+        let error = match saved {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(error) = &error {
+            tracing::error!(error, "the document in force could not be kept as the last good one");
+        }
+        self.status.last_good_error = error;
+    }
+
+    fn unchanged(&mut self, trigger: Trigger) {
+        self.metrics.control.changed(Change::Unchanged, self.warnings.len());
+        let back = !self.status.is_current();
+        self.status.unchanged(&self.warnings);
+        if back || trigger == Trigger::Asked {
+            tracing::info!(revision = %self.status.revision, "the source holds what is in force; nothing to change");
+        }
+    }
+
+    fn refuse(&mut self, refused: &Refused) {
+        let entries = refused.entries();
+        log_all(&entries);
+        tracing::error!(
+            document = refused.text.name,
+            problems = entries.len(),
+            revision = %self.status.revision,
+            "config refused; what is in force stays"
+        );
+        self.metrics.control.changed(Change::Refused, entries.len());
+        self.status.refused(&entries);
+    }
+}
+
+fn log_all(entries: &[print::Entry]) {
+    for print::Entry { file, line, column, path, severity, message, help } in entries.iter().take(LOGGED_MAX) {
+        let help = help.as_deref().unwrap_or_default();
+        if *severity == "error" {
+            tracing::error!(path, help, "{file}:{line}:{column}: {message}");
+        } else {
+            tracing::warn!(path, help, "{file}:{line}:{column}: {message}");
+        }
+    }
+    if let Some(more @ 1..) = entries.len().checked_sub(LOGGED_MAX) {
+        tracing::error!(more, "and more problems; `tollgate check` tells all");
+    }
+}
+
+fn ms(took: Duration) -> f64 {
+    (took.as_secs_f64() * 1e6).round() / 1e3
+}
