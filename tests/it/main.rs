@@ -6,15 +6,21 @@
 mod kit;
 
 mod balancing;
+mod change;
+mod codes;
 mod destinations;
+mod floods;
 mod grpc;
 mod headers;
 mod health;
+mod leaving;
 mod names;
 mod protocols;
 mod retries;
 mod rewriting;
 mod routing;
+mod seeing;
+mod slow_clients;
 mod streaming;
 mod tidy;
 mod upstream_tls;

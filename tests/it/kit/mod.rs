@@ -24,6 +24,7 @@ pub(crate) mod body;
 pub(crate) mod client;
 pub(crate) mod collector;
 pub(crate) mod dns;
+pub(crate) mod frames;
 pub(crate) mod gateway;
 pub(crate) mod grpc;
 pub(crate) mod load;
