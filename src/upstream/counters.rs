@@ -53,10 +53,6 @@ counters! {
     retries,
     /// Retries the budget refused.
     retries_refused,
-    /// Active checks that passed.
-    checks_passed,
-    /// Active checks that failed.
-    checks_failed,
     /// Names resolved to addresses.
     resolved,
     /// Names without addresses (NXDOMAIN, no data).

@@ -11,14 +11,15 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
-use super::balance;
 use super::budget::{Budget, RetryPermit};
 use super::counters::{Counters, count};
 use super::endpoint::Endpoint;
+use super::exchange::Kept;
 use super::lease::{Lease, Outcome, StickyToken};
-use super::members::{Member, Members};
+use super::members::Members;
+use super::pick::Pick;
 use super::spec::Spec;
-use super::tier::Plan;
+use super::standing::Standing;
 
 /// The endpoints of an upstream.
 #[derive(Debug)]
@@ -29,6 +30,9 @@ pub struct Pool {
     budget: Budget,
     turn: AtomicUsize,
     pub(crate) counters: Counters,
+    /// Control work; no request takes this lock.
+    pub(crate) standing: Mutex<Standing>,
+    pub(crate) kept: Kept,
     /// Held while an ejection is decided, so that two at once cannot empty the pool.
     ejecting: Mutex<()>,
     born: Instant,
@@ -57,6 +61,8 @@ impl Pool {
             budget: Budget::default(),
             turn: AtomicUsize::new(0),
             counters: Counters::default(),
+            standing: Mutex::default(),
+            kept: Kept::default(),
             ejecting: Mutex::new(()),
             born: Instant::now(),
         }
@@ -83,21 +89,20 @@ impl Pool {
         let Some(spec) = &members.spec else { return Err(self.refuse(PickError::NoEndpoint)) };
         let place = self.enter(spec)?;
         let now = self.now();
-        let plan = members.plan(now);
-        let mut full = false;
-        for tried in [tried, &[]] {
-            if let Some(lease) = self.pick_among(&members, spec, plan, key, tried, now, &mut full) {
-                count(&self.counters.picks);
-                if matches!(plan, Plan::Panic { .. } | Plan::Everyone) {
-                    count(&self.counters.panic_picks);
-                }
-                return Ok(Lease::entered(&lease.endpoint, &lease.transport, place));
-            }
-            if tried.is_empty() {
-                break;
-            }
+        let mut pick = Pick::new(&members, spec, &self.turn, key, now);
+        let member = match pick.among(tried) {
+            None if !tried.is_empty() => pick.among(&[]),
+            member => member,
+        };
+        let Some(member) = member else {
+            let full = pick.saw_full();
+            return Err(self.refuse(if full { PickError::ConnectionLimit } else { PickError::NoEndpoint }));
+        };
+        count(&self.counters.picks);
+        if pick.is_panic() {
+            count(&self.counters.panic_picks);
         }
-        Err(self.refuse(if full { PickError::ConnectionLimit } else { PickError::NoEndpoint }))
+        Ok(Lease::entered(&member.endpoint, &member.transport, place))
     }
 
     /// As `pick`, but the endpoint of the token if it is healthy, not tried and has room. The token is what the client's
@@ -146,72 +151,6 @@ impl Pool {
     /// Milliseconds of the pool's own clock.
     pub(crate) fn now(&self) -> u64 {
         u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    pub(crate) fn apply(&self, spec: &Arc<Spec>) {
-        let old = self.members.load();
-        let mut list: Vec<Member> = Vec::new();
-        for target in &spec.targets {
-            let super::address::Address::Literal(address) = target.address else { continue };
-            let known = old.list.iter().find(|member| member.endpoint.address() == address);
-            let endpoint =
-                known.map_or_else(|| Arc::new(Endpoint::new(&self.name, address)), |member| member.endpoint.clone());
-            list.push(Member {
-                endpoint,
-                weight: target.weight,
-                rank: target.rank,
-                region: target.region.clone(),
-                transport: target.transport.clone(),
-                probe: None,
-            });
-        }
-        self.members.store(Arc::new(Members::new(spec.clone(), list)));
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn pick_among<'m>(
-        &self,
-        members: &'m Members,
-        spec: &Spec,
-        plan: Plan,
-        key: Option<u64>,
-        tried: &[SocketAddr],
-        now: u64,
-        full: &mut bool,
-    ) -> Option<&'m Member> {
-        let ejects = members.ejects();
-        let (from, healthy) = match plan {
-            Plan::Healthy { from } => (from, true),
-            Plan::Panic { from } => (from, false),
-            Plan::Everyone => (0, false),
-            Plan::Nobody => return None,
-        };
-        let weight = |member: &Member| {
-            if tried.contains(&member.endpoint.address()) || member.is_full() {
-                0
-            } else if healthy {
-                member.healthy_weight(ejects, now)
-            } else {
-                member.plain_weight()
-            }
-        };
-        let everyone = 0..members.list.len();
-        let ranks = match plan {
-            Plan::Everyone => std::slice::from_ref(&everyone),
-            _ => members.ranks.get(from..).unwrap_or_default(),
-        };
-        for rank in ranks {
-            let rank = members.list.get(rank.clone()).unwrap_or_default();
-            // A place seen free may be taken by the time it is asked for; each round then sees one endpoint less.
-            for _ in 0..=rank.len() {
-                let Some(member) = balance::choose(spec.balance, key, rank, &self.turn, weight) else { break };
-                if member.endpoint.enter(member.endpoint.most_in_flight(&member.transport)) {
-                    return Some(member);
-                }
-            }
-            *full |= rank.iter().any(|member| member.weight > 0 && member.is_full());
-        }
-        None
     }
 
     fn enter(self: &Arc<Self>, spec: &Spec) -> Result<InFlight, PickError> {

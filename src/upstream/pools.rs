@@ -1,11 +1,17 @@
-//! All pools by name. A pool lives as long as a table, a request or the adopted set holds it.
+//! All pools by name. A pool lives as long as a table, a request or the adopted set holds it; its tasks run only while
+//! it is adopted (and while it is warmed, so that it is not empty when its routes are there).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
+use super::health::Checks;
 use super::pool::Pool;
+use super::resolve::{Resolver, ResolverError};
 use super::spec::Spec;
+use super::standing::Environment;
 use crate::settings;
 use crate::tasks::Tasks;
 
@@ -14,13 +20,14 @@ use crate::tasks::Tasks;
 pub struct Pools {
     known: Mutex<HashMap<Arc<str>, Weak<Pool>>>,
     adopted: Mutex<Vec<Arc<Pool>>>,
-    #[allow(dead_code)]
-    tasks: Tasks,
+    environment: Arc<Environment>,
 }
 
 impl Pools {
-    pub fn new(_dns: &settings::Dns, tasks: Tasks) -> std::io::Result<Pools> {
-        Ok(Pools { known: Mutex::default(), adopted: Mutex::default(), tasks })
+    /// Nothing is asked or opened yet. The error is a setting that cannot be honoured.
+    pub fn new(dns: &settings::Dns, tasks: Tasks) -> Result<Pools, ResolverError> {
+        let environment = Environment { resolver: Resolver::new(dns)?, checks: Checks::default(), tasks };
+        Ok(Pools { known: Mutex::default(), adopted: Mutex::default(), environment: Arc::new(environment) })
     }
 
     /// The pool of this name, made if there is none. It is empty and has no tasks until adopted.
@@ -29,24 +36,40 @@ impl Pools {
         if let Some(pool) = known.get(name).and_then(Weak::upgrade) {
             return pool;
         }
+        known.retain(|_, pool| pool.strong_count() > 0);
         let pool = Arc::new(Pool::new(name));
         known.insert(pool.name().clone(), Arc::downgrade(&pool));
         pool
     }
 
-    /// Resolves the names of pools to come, so that they are not empty when their routes are: at most `timeout`.
-    pub async fn warm(&self, _wanted: &[(Arc<Pool>, Arc<Spec>)], _timeout: Duration) {}
-
-    /// Makes these the pools in use.
-    pub fn adopt(&self, wanted: &[(Arc<Pool>, Arc<Spec>)]) {
-        for (pool, spec) in wanted {
-            pool.apply(spec);
-        }
-        *self.adopted.lock().unwrap_or_else(PoisonError::into_inner) =
-            wanted.iter().map(|(pool, _)| pool.clone()).collect();
+    /// Resolves names of pools to come, so that these are not empty when their routes are there. Waits until every name
+    /// was answered once (by a failure, too), at most `timeout`. Must run within the runtime that carries the tasks.
+    pub async fn warm(&self, wanted: &[(Arc<Pool>, Arc<Spec>)], timeout: Duration) {
+        let names = wanted.iter().flat_map(|(pool, spec)| pool.prepare(spec, &self.environment));
+        let answers = names.map(|mut answered| async move {
+            // The sender goes when the name is given up; then nobody waits for it either.
+            let _ = answered.wait_for(|answered| *answered).await;
+        });
+        let all = join_all(answers.collect::<Vec<_>>());
+        let _ = tokio::time::timeout(timeout, all).await;
     }
 
-    /// The adopted pools, for `/upstreams` and metrics.
+    /// Makes these the pools in use, with these specs. Endpoints that stay keep their state. Tasks of pools no longer
+    /// wanted end; requests that still use one find its members as they were. Must run within the runtime that carries
+    /// the tasks.
+    pub fn adopt(&self, wanted: &[(Arc<Pool>, Arc<Spec>)]) {
+        for (pool, spec) in wanted {
+            pool.apply(spec, &self.environment);
+        }
+        let wanted: Vec<Arc<Pool>> = wanted.iter().map(|(pool, _)| pool.clone()).collect();
+        let mut adopted = self.adopted.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *adopted, wanted);
+        for pool in before.iter().filter(|pool| !adopted.iter().any(|kept| Arc::ptr_eq(kept, pool))) {
+            pool.retire();
+        }
+    }
+
+    /// The pools in use, for `/upstreams` and metrics.
     pub fn adopted(&self) -> Vec<Arc<Pool>> {
         self.adopted.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::counters::Counts;
 use super::eject::WHOLE;
 use super::pool::Pool;
+use super::standing::NameSnapshot;
 use crate::config::{Balance, Protocol};
 
 /// A pool at one moment.
@@ -17,6 +18,8 @@ pub struct PoolSnapshot {
     pub retries_in_flight: usize,
     /// Preferred ones first.
     pub endpoints: Vec<EndpointSnapshot>,
+    /// Names that are followed.
+    pub names: Vec<NameSnapshot>,
     pub counts: Counts,
 }
 
@@ -39,6 +42,9 @@ pub struct EndpointSnapshot {
     /// Milliseconds until its ejection ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ejected_ms: Option<u64>,
+    /// Active checks that passed and failed.
+    pub checks_passed: u64,
+    pub checks_failed: u64,
     /// Why its last check failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub check_failure: Option<String>,
@@ -62,6 +68,7 @@ impl Pool {
     pub fn snapshot(&self) -> PoolSnapshot {
         let (members, now) = (self.members.load(), self.now());
         let ejects = members.ejects();
+        let checks = |member: &super::members::Member| member.probe.as_ref().map_or((0, 0), |probe| probe.counts());
         let endpoint = |member: &super::members::Member| {
             let endpoint = &member.endpoint;
             let share = member.healthy_weight(ejects, now);
@@ -83,6 +90,8 @@ impl Pool {
                 requests: endpoint.requests.load(std::sync::atomic::Ordering::Relaxed),
                 failures: endpoint.failures.load(std::sync::atomic::Ordering::Relaxed),
                 ejected_ms: Some(endpoint.outlier.remaining(now)).filter(|ms| *ms > 0),
+                checks_passed: checks(member).0,
+                checks_failed: checks(member).1,
                 check_failure: member.probe.as_ref().and_then(|probe| probe.failure()),
             }
         };
@@ -92,6 +101,7 @@ impl Pool {
             in_flight: self.in_flight(),
             retries_in_flight: self.budget().in_flight(),
             endpoints: members.list.iter().map(endpoint).collect(),
+            names: self.names(),
             counts: self.counters.snapshot(),
         }
     }
