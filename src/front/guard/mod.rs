@@ -21,6 +21,8 @@ mod target;
 
 #[cfg(fuzzing)]
 pub mod fuzz;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use head::{Framing, Head, HeadLimits};
 
