@@ -100,7 +100,7 @@ pub struct Retry {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "{ max = \"10MiB\" }")]
 pub struct Body {
-    /// Longest request body; beyond it 413. Upgraded connections are not counted. Default 10MiB; `0B` means none at all.
+    /// Longest request body; beyond it 413 `body_too_large`. Upgraded connections are not counted. `0B` means none at all. Without a `body` block the bound is 10MiB.
     pub max: Size,
 }
 
@@ -119,8 +119,10 @@ pub struct Stream {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnRemove {
+    /// They live on.
     #[default]
     Keep,
+    /// They are closed.
     Drain,
 }
 

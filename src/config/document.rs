@@ -14,6 +14,7 @@ use super::{Body, EncodedSlash, HeaderEdits, Retry, Route, Stream, Timeout, Upst
 #[serde(deny_unknown_fields)]
 pub struct Document {
     /// Version of the format. Must be 1.
+    #[schemars(extend("const" = 1))]
     pub format: u32,
     /// Destinations by name. Health, counts and connections are kept under the name across changes.
     #[serde(default)]
@@ -69,8 +70,9 @@ pub struct TestCase {
     pub expect: Expect,
 }
 
+/// What is known of a request beside its first line.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{ from = \"203.0.113.7\" }")]
 pub struct Given {
     /// Client address. Default `127.0.0.1`.
     #[serde(default)]
@@ -83,8 +85,9 @@ pub struct Given {
     pub headers: BTreeMap<String, String>,
 }
 
+/// What must become of a request. What is left out may be anything.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{ route = \"name\" }")]
 pub struct Expect {
     /// Name of the route, or `none`.
     #[serde(default)]

@@ -8,13 +8,17 @@ mod decode;
 mod document;
 #[cfg(test)]
 mod fixtures;
+#[cfg(test)]
+mod freshness;
 mod overrides;
+mod page;
 mod peel;
 pub mod place;
 pub mod print;
 pub mod read;
 mod references;
 mod route;
+pub mod schema;
 mod shapes;
 #[cfg(test)]
 mod tests;

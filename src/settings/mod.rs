@@ -21,6 +21,7 @@ pub use limits::{Http2, Limits};
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// Version of the format. Must be 1.
+    #[schemars(extend("const" = 1))]
     pub format: u32,
     /// Who this gateway is.
     #[serde(default)]
