@@ -21,6 +21,7 @@ mod rewriting;
 mod routing;
 mod seeing;
 mod slow_clients;
+mod soak;
 mod streaming;
 mod tidy;
 mod upstream_tls;

@@ -31,11 +31,6 @@ impl Feed {
         let _ = self.0.send(Ok(Frame::trailers(trailers))).await;
     }
 
-    /// Breaks the message off: the connection or stream is reset.
-    pub(crate) async fn abort(self) {
-        let _ = self.0.send(Err("aborted by the test".into())).await;
-    }
-
     /// Completes when nobody reads any more.
     pub(crate) async fn closed(&self) {
         self.0.closed().await;

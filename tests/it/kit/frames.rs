@@ -25,7 +25,6 @@ pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) kind: u8,
-    pub(crate) flags: u8,
     pub(crate) stream: u32,
     pub(crate) payload: Vec<u8>,
 }
@@ -118,7 +117,7 @@ impl Peer {
                 }
                 continue;
             }
-            return Some(Frame { kind: head[3], flags: head[4], stream, payload });
+            return Some(Frame { kind: head[3], stream, payload });
         }
     }
 

@@ -95,10 +95,6 @@ impl Gateway {
         self.directory.path()
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Address of a listener, or of `health` or `admin`.
     pub(crate) fn address(&self, name: &str) -> SocketAddr {
         let address = self.ports.get(name).unwrap_or_else(|| panic!("no `{name}` in {:?}", self.ports));

@@ -1,8 +1,8 @@
 //! Bytes as they are: a connection read and written by hand, on either side of the gateway.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -165,7 +165,6 @@ impl Message {
 /// An origin that speaks byte by byte, as its script says. Ends when dropped.
 pub(crate) struct RawOrigin {
     port: Port,
-    heads: Arc<Mutex<Vec<String>>>,
     connections: Arc<AtomicUsize>,
     running: JoinHandle<()>,
 }
@@ -173,13 +172,6 @@ pub(crate) struct RawOrigin {
 impl RawOrigin {
     /// The script gets each connection with its number, from 0.
     pub(crate) fn start<F>(script: impl Fn(Raw, usize) -> F + Send + Sync + 'static) -> RawOrigin
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        RawOrigin::keeping(Arc::default(), script)
-    }
-
-    fn keeping<F>(heads: Arc<Mutex<Vec<String>>>, script: impl Fn(Raw, usize) -> F + Send + Sync + 'static) -> RawOrigin
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -199,18 +191,16 @@ impl RawOrigin {
                 }
             }
         });
-        RawOrigin { port, heads, connections, running }
+        RawOrigin { port, connections, running }
     }
 
-    /// Answers every request with these bytes and keeps what it read.
+    /// Answers every request with these bytes.
     pub(crate) fn answering(bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> RawOrigin {
-        let heads: Arc<Mutex<Vec<String>>> = Arc::default();
-        let (bytes, kept) = (Arc::new(bytes), heads.clone());
-        RawOrigin::keeping(heads, move |mut connection, _| {
-            let (bytes, kept) = (bytes.clone(), kept.clone());
+        let bytes = Arc::new(bytes);
+        RawOrigin::start(move |mut connection, _| {
+            let bytes = bytes.clone();
             async move {
-                while let Some(request) = connection.message().await {
-                    kept.lock().unwrap().push(request.head);
+                while connection.message().await.is_some() {
                     connection.send(bytes.as_ref().as_ref()).await;
                 }
             }
@@ -223,11 +213,6 @@ impl RawOrigin {
 
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
-    }
-
-    /// Heads of the requests, where `answering` made this origin.
-    pub(crate) fn heads(&self) -> Vec<String> {
-        self.heads.lock().unwrap().clone()
     }
 }
 

@@ -56,11 +56,6 @@ impl Settings {
         self
     }
 
-    pub(crate) fn remove(&mut self, key: &str) -> &mut Settings {
-        self.0.remove(key);
-        self
-    }
-
     /// One more listener: TOML of one `[[listen]]`, its address is added.
     pub(crate) fn listen(&mut self, toml: &str) -> &mut Settings {
         let mut listener: Table = toml.parse().unwrap();

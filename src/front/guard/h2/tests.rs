@@ -1,3 +1,5 @@
+//! Floods and stalls, frame by frame.
+
 use proptest::prelude::*;
 
 use super::*;
