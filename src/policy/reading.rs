@@ -108,6 +108,11 @@ impl Escape {
     }
 }
 
+/// A template as a component of a URL: its own text is encoded too.
+pub(super) fn filled_component(template: &Template, facts: &dyn Facts) -> Option<String> {
+    Some(component(&template.render(facts)?).into_owned())
+}
+
 /// Text as a component of a URL.
 pub(super) fn component(text: &str) -> Cow<'_, str> {
     utf8_percent_encode(text, COMPONENT).into()

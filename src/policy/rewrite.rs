@@ -84,7 +84,7 @@ impl Rewrite {
                 }
                 QueryEdit::Add(name, value) => (name, value),
             };
-            if let Ok(value) = Escape::Component.fill(value, facts) {
+            if let Some(value) = reading::filled_component(value, facts) {
                 pairs.push(format!("{name}={value}").into());
             }
         }

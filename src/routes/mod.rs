@@ -10,16 +10,21 @@
 //! through the same lookup. Nothing here knows Pingora, sockets or the source of a document.
 
 mod bind;
+pub mod cases;
 mod compile;
 mod conditions;
 mod conflict;
 mod destination;
+mod explain;
 mod fit;
 pub mod host;
 mod hosts;
+mod listing;
 mod live;
 mod matching;
+mod outcome;
 mod pattern;
+mod question;
 mod redirect;
 mod respond;
 mod route;
@@ -30,11 +35,18 @@ mod trie;
 pub use crate::facts::path;
 pub use compile::{Env, compile};
 pub use destination::{Destination, Mirror};
+pub use explain::{Explanation, HeaderChanges, Other, Understood, Why};
 pub use fit::{Fit, Strength};
+pub use listing::Listed;
 pub use live::Live;
+pub use outcome::{Outcome, UpstreamShare};
 pub use pattern::{Captured, PathCaptures, Pattern};
+pub use question::{Question, QuestionError};
 pub use redirect::Redirect;
 pub use respond::Respond;
 pub use route::{Route, Stream, Timeouts};
 pub use split::{Chosen, Share, Split};
 pub use table::{Found, Table, revision};
+
+#[cfg(test)]
+mod tests;

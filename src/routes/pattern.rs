@@ -63,6 +63,11 @@ impl Pattern {
         self.names.iter().any(|known| &**known == name)
     }
 
+    /// Names of the captures in their order; `*` is the last.
+    pub(super) fn captures(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(|name| &**name)
+    }
+
     /// Whether paths below a plain prefix can match: false means that stripping the prefix never does anything.
     pub(super) fn may_begin_with(&self, prefix: &str) -> bool {
         let mut wanted = prefix.split('/').skip(1).filter(|segment| !segment.is_empty());

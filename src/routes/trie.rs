@@ -82,10 +82,6 @@ impl<L: Default> Trie<L> {
 }
 
 impl<L> Trie<L> {
-    pub(super) fn leaves(&self) -> &[L] {
-        &self.leaves
-    }
-
     fn node(&self, id: NodeId) -> Option<&Node> {
         self.nodes.get(usize::try_from(id).ok()?)
     }
@@ -163,14 +159,39 @@ impl<L> Trie<L> {
         ControlFlow::Continue(())
     }
 
+    /// The leaves below a root in the order they are tried in.
+    pub(super) fn all(&self, root: NodeId) -> Vec<&L> {
+        let mut leaves = Vec::new();
+        // Depth first; what is pushed last comes first.
+        let mut open = vec![Open::Node(root)];
+        while let Some(next) = open.pop() {
+            match next {
+                Open::Leaf(leaf) => leaves.extend(usize::try_from(leaf).ok().and_then(|leaf| self.leaves.get(leaf))),
+                Open::Node(id) => {
+                    let Some(node) = self.node(id) else { continue };
+                    open.extend(node.rest.map(Open::Leaf));
+                    open.extend(node.capture.map(Open::Node));
+                    let mut literals = node.literals.list();
+                    literals.sort_unstable();
+                    open.extend(literals.into_iter().rev().map(|(_, child)| Open::Node(child)));
+                    open.extend(node.end.map(Open::Leaf));
+                }
+            }
+        }
+        leaves
+    }
+
     /// For each node, the most nodes that one walk from there can step on.
     pub(super) fn widest(&self) -> Vec<usize> {
         let mut widest = vec![0usize; self.nodes.len()];
         // Children come after their parents.
         for (id, node) in self.nodes.iter().enumerate().rev() {
             let of = |child: NodeId| usize::try_from(child).ok().and_then(|id| widest.get(id).copied()).unwrap_or(0);
-            let literal = node.literals.children().map(of).max().unwrap_or(0);
-            let below = literal.saturating_add(node.capture.map_or(0, of));
+            let literal = match &node.literals {
+                Literals::Few(list) => list.iter().map(|(_, child)| of(*child)).max(),
+                Literals::Many(map) => map.values().map(|child| of(*child)).max(),
+            };
+            let below = literal.unwrap_or(0).saturating_add(node.capture.map_or(0, of));
             if let Some(slot) = widest.get_mut(id) {
                 *slot = below.saturating_add(1);
             }
@@ -200,12 +221,17 @@ impl Literals {
         }
     }
 
-    fn children(&self) -> Box<dyn Iterator<Item = NodeId> + '_> {
+    fn list(&self) -> Vec<(&str, NodeId)> {
         match self {
-            Literals::Few(list) => Box::new(list.iter().map(|(_, child)| *child)),
-            Literals::Many(map) => Box::new(map.values().copied()),
+            Literals::Few(list) => list.iter().map(|(text, child)| (&**text, *child)).collect(),
+            Literals::Many(map) => map.iter().map(|(text, child)| (&**text, *child)).collect(),
         }
     }
+}
+
+enum Open {
+    Node(NodeId),
+    Leaf(u32),
 }
 
 #[cfg(test)]
@@ -236,6 +262,16 @@ mod tests {
         assert_eq!(visited(&all, "/"), ["/", "/*"]);
         assert_eq!(visited(&all, "/xy"), ["/{a}", "/{a}/*", "/*"]);
         assert_eq!(visited(&all, "*"), ["/*"]);
+    }
+
+    #[test]
+    fn lists_in_the_order_they_are_tried_in() {
+        let mut trie = Trie::<String>::new();
+        let root = trie.root();
+        for text in ["/*", "/{a}/y", "/b", "/a/*", "/", "/a", "/a/{b}", "/a/c"] {
+            *trie.leaf(root, &text.parse().expect(text)).expect("leaf") = text.to_owned();
+        }
+        assert_eq!(trie.all(root), ["/", "/a", "/a/c", "/a/{b}", "/a/*", "/b", "/{a}/y", "/*"]);
     }
 
     #[test]

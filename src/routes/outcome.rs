@@ -1,0 +1,136 @@
+//! What becomes of a request: the part of an explanation that test cases are compared with.
+
+use http::StatusCode;
+use serde::Serialize;
+
+use super::destination::Destination;
+use super::pattern::PathCaptures;
+use super::route::Route;
+use super::table::Found;
+use crate::facts::Head;
+use crate::policy::{Target, Unfilled};
+use crate::rejection::Code;
+
+/// What becomes of a request.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Outcome {
+    pub route: Option<String>,
+    /// More than one with a split.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub upstreams: Vec<UpstreamShare>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<UpstreamShare>,
+    /// Path and query that go upstream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Host that goes upstream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Of an answer the gateway gives by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// Of a rejection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<&'static str>,
+    /// Why it is rejected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub location: Option<String>,
+}
+
+/// How much of a route's traffic an upstream gets.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct UpstreamShare {
+    pub upstream: String,
+    pub percent: f64,
+}
+
+impl Outcome {
+    pub(super) fn of(found: &Found<'_>, head: &Head<'_>) -> Outcome {
+        match found {
+            Found::Route { route, captures } => Outcome::of_route(route, captures, head),
+            Found::Refused { route, cause } => Outcome {
+                route: Some(route.name.to_string()),
+                ..Outcome::rejected(Code::BadRequest, cause.to_string())
+            },
+            Found::MethodNotAllowed { allow } => {
+                let cause = "the routes of the best path pattern take other methods".to_owned();
+                let allow = allow.to_str().ok().map(str::to_owned);
+                Outcome { allow, ..Outcome::rejected(Code::MethodNotAllowed, cause) }
+            }
+            Found::NoRoute => Outcome::rejected(Code::NoRoute, "no route matches".to_owned()),
+        }
+    }
+
+    pub(super) fn rejected(code: Code, cause: String) -> Outcome {
+        let status = Some(code.status().as_u16());
+        Outcome { status, code: Some(code.as_str()), cause: Some(cause), ..Outcome::default() }
+    }
+
+    fn of_route(route: &Route, captures: &PathCaptures, head: &Head<'_>) -> Outcome {
+        let name = Some(route.name.to_string());
+        let captured = route.captured(captures, head.path);
+        let facts = route.facts(head, &captured);
+        let refused = |unfilled: Unfilled| Outcome {
+            route: name.clone(),
+            ..Outcome::rejected(Code::BadRequest, unfilled.to_string())
+        };
+        let mut outcome = Outcome { route: name.clone(), ..Outcome::default() };
+        let by_itself = |status: StatusCode| Some(status.as_u16());
+        match &route.destination {
+            Destination::Redirect(redirect) => match redirect.location(head, &facts) {
+                Ok(location) => {
+                    outcome.status = by_itself(redirect.status);
+                    outcome.location = location.to_str().ok().map(str::to_owned);
+                }
+                Err(unfilled) => return refused(unfilled),
+            },
+            Destination::Respond(respond) => outcome.status = by_itself(respond.status),
+            Destination::Upstream(pool) => {
+                outcome.upstreams = vec![UpstreamShare { upstream: pool.name().to_string(), percent: 100.0 }];
+            }
+            Destination::Split(split) => outcome.upstreams = shares(split),
+        }
+        if !outcome.upstreams.is_empty() {
+            let target = match &route.rewrite {
+                None => Ok(Target { path_and_query: path_and_query(head), host: None }),
+                Some(rewrite) => rewrite.apply(head, &facts),
+            };
+            match target {
+                Ok(Target { path_and_query, host }) => {
+                    outcome.path = Some(path_and_query);
+                    outcome.host = Some(host.unwrap_or_else(|| head.host.to_owned()));
+                }
+                Err(unfilled) => return refused(unfilled),
+            }
+        }
+        outcome.mirror = route
+            .mirror
+            .as_ref()
+            .map(|mirror| UpstreamShare { upstream: mirror.pool.name().to_string(), percent: mirror.percent() });
+        outcome
+    }
+}
+
+fn shares(split: &super::split::Split) -> Vec<UpstreamShare> {
+    let total: f64 = split.shares().iter().map(|share| f64::from(share.weight)).sum();
+    split
+        .shares()
+        .iter()
+        .filter(|share| share.weight > 0)
+        .map(|share| UpstreamShare {
+            upstream: share.pool.name().to_string(),
+            percent: f64::from(share.weight) * 100.0 / total,
+        })
+        .collect()
+}
+
+fn path_and_query(head: &Head<'_>) -> String {
+    match head.query {
+        Some(query) => format!("{}?{query}", head.path),
+        None => head.path.to_owned(),
+    }
+}
