@@ -42,6 +42,20 @@ impl Tasks {
         guard
     }
 
+    /// As `spawn`, for work that ends by itself.
+    pub fn spawn_detached(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        let counted = Counted::new(self.running.clone(), name);
+        self.tracker.spawn(async move {
+            let mut counted = counted;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = work => {}
+            }
+            counted.ended_well = true;
+        });
+    }
+
     /// As `spawn`, for a task that lives as long as the process.
     pub fn spawn_forever(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();

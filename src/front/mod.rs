@@ -1,4 +1,12 @@
-//! Where clients arrive.
+//! The front: accept, handshake, deadlines, framing guard. What passes it is a well-framed request on a stream whose
+//! waits are all bounded. It knows nothing of routes.
 
+pub(crate) mod admission;
+pub(crate) mod app;
+pub(crate) mod conn;
 pub(crate) mod guard;
 pub mod handover;
+mod io;
+pub(crate) mod listener;
+mod stream;
+mod timer;

@@ -280,6 +280,14 @@ impl Default for Drain {
 }
 
 impl Settings {
+    /// Threads that carry requests.
+    pub fn threads(&self) -> usize {
+        match self.node.threads {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            threads => threads,
+        }
+    }
+
     /// Name in logs, `Via` and `Proxy-Status`.
     pub fn node_name(&self) -> &str {
         self.node.name.as_deref().unwrap_or("tollgate")

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -20,6 +20,7 @@ use super::members::Members;
 use super::pick::Pick;
 use super::spec::Spec;
 use super::standing::Standing;
+use crate::telemetry::UpstreamMetrics;
 
 /// The endpoints of an upstream.
 #[derive(Debug)]
@@ -36,6 +37,7 @@ pub struct Pool {
     /// Held while an ejection is decided, so that two at once cannot empty the pool.
     ejecting: Mutex<()>,
     born: Instant,
+    metrics: OnceLock<Arc<UpstreamMetrics>>,
 }
 
 /// Why there is no lease.
@@ -65,6 +67,7 @@ impl Pool {
             kept: Kept::default(),
             ejecting: Mutex::new(()),
             born: Instant::now(),
+            metrics: OnceLock::new(),
         }
     }
 
@@ -75,6 +78,11 @@ impl Pool {
     /// The newest spec; `None` before the pool is adopted.
     pub fn spec(&self) -> Option<Arc<Spec>> {
         self.members.load().spec.clone()
+    }
+
+    /// The pool's counters, looked up by name once.
+    pub fn metrics(&self, find: impl FnOnce(&str) -> Arc<UpstreamMetrics>) -> &Arc<UpstreamMetrics> {
+        self.metrics.get_or_init(|| find(&self.name))
     }
 
     /// Requests in flight, retries included.

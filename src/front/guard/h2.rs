@@ -28,20 +28,28 @@ const UPDATES_MAX: u64 = 200_000;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Why the connection must end (GOAWAY ENHANCE_YOUR_CALM).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Breach {
-    #[error("no HTTP/2 preface")]
     Preface,
-    #[error("frame larger than announced")]
     FrameSize,
-    #[error("header block interrupted")]
     HeaderBlock,
-    #[error("too many CONTINUATION frames")]
     Continuations,
-    #[error("too many streams reset")]
     Resets,
-    #[error("too many control frames")]
     Control,
+}
+
+impl Breach {
+    /// For the log.
+    pub(crate) const fn cause(self) -> &'static str {
+        match self {
+            Breach::Preface => "no HTTP/2 preface",
+            Breach::FrameSize => "frame larger than announced",
+            Breach::HeaderBlock => "header block interrupted",
+            Breach::Continuations => "too many CONTINUATION frames",
+            Breach::Resets => "too many streams reset",
+            Breach::Control => "too many control frames",
+        }
+    }
 }
 
 /// Events of the minute that began with the first of them.

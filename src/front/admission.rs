@@ -1,0 +1,136 @@
+//! How many connections there may be: in all, and from one address.
+//!
+//! A connection over a bound is closed before a byte is read. Addresses are counted by IPv4 address or IPv6 /64, the
+//! smallest network a client is given.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+const SHARDS: usize = 64;
+
+/// Counts open connections and refuses those over a bound.
+#[derive(Debug)]
+pub struct Admission {
+    total: AtomicUsize,
+    total_max: usize,
+    per_address_max: usize,
+    shards: [Mutex<HashMap<u64, usize, ahash::RandomState>>; SHARDS],
+    hasher: ahash::RandomState,
+}
+
+/// Why a connection is closed at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    Connections,
+    Address,
+}
+
+impl Denied {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Denied::Connections => "connections",
+            Denied::Address => "connections_per_address",
+        }
+    }
+}
+
+/// A place among the open connections, given back when dropped.
+#[derive(Debug)]
+pub struct Permit {
+    admission: Arc<Admission>,
+    key: u64,
+}
+
+impl Admission {
+    pub fn new(total_max: usize, per_address_max: usize) -> Admission {
+        Admission {
+            total: AtomicUsize::new(0),
+            total_max,
+            per_address_max,
+            shards: std::array::from_fn(|_| Mutex::default()),
+            hasher: ahash::RandomState::new(),
+        }
+    }
+
+    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Permit, Denied> {
+        if self.total.fetch_add(1, Ordering::AcqRel) >= self.total_max {
+            self.total.fetch_sub(1, Ordering::AcqRel);
+            return Err(Denied::Connections);
+        }
+        let key = self.hasher.hash_one(network(address));
+        let admitted = self.shard(key, |counts| {
+            let count = counts.entry(key).or_default();
+            let room = *count < self.per_address_max;
+            *count += usize::from(room);
+            room
+        });
+        if admitted {
+            return Ok(Permit { admission: self.clone(), key });
+        }
+        self.total.fetch_sub(1, Ordering::AcqRel);
+        Err(Denied::Address)
+    }
+
+    pub fn open(&self) -> usize {
+        self.total.load(Ordering::Acquire)
+    }
+
+    fn shard<T>(&self, key: u64, f: impl FnOnce(&mut HashMap<u64, usize, ahash::RandomState>) -> T) -> T {
+        let index = (key as usize) % SHARDS;
+        // The index is within the array by the remainder above.
+        let shard = self.shards.get(index).unwrap_or_else(|| unreachable!("a remainder of SHARDS"));
+        f(&mut shard.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.admission.total.fetch_sub(1, Ordering::AcqRel);
+        self.admission.shard(self.key, |counts| {
+            if let Some(count) = counts.get_mut(&self.key) {
+                *count -= 1;
+                if *count == 0 {
+                    counts.remove(&self.key);
+                }
+            }
+        });
+    }
+}
+
+/// An IPv4 address, or the /64 of an IPv6 one.
+fn network(address: IpAddr) -> u64 {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => u64::from(v4.to_bits()),
+        IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_all_and_each_address() {
+        let admission = Arc::new(Admission::new(3, 2));
+        let a: IpAddr = "192.0.2.1".parse().expect("an address");
+        let b: IpAddr = "192.0.2.2".parse().expect("an address");
+        let first = admission.admit(a).expect("room");
+        let _second = admission.admit(a).expect("room");
+        assert_eq!(admission.admit(a).err(), Some(Denied::Address));
+        let _third = admission.admit(b).expect("room");
+        assert_eq!(admission.admit(b).err(), Some(Denied::Connections));
+        drop(first);
+        assert!(admission.admit(a).is_ok());
+        assert_eq!(admission.open(), 2);
+    }
+
+    #[test]
+    fn one_ipv6_network_counts_as_one() {
+        let admission = Arc::new(Admission::new(10, 1));
+        let _first = admission.admit("2001:db8::1".parse().expect("an address")).expect("room");
+        assert!(admission.admit("2001:db8::2".parse().expect("an address")).is_err());
+        assert!(admission.admit("2001:db8:0:1::1".parse().expect("an address")).is_ok());
+    }
+}

@@ -1,0 +1,254 @@
+//! From an accepted socket to Pingora: admission, handshake, protocol, then the requests of one connection.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bytes::BytesMut;
+use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
+use rustls::ServerConfig;
+use tokio::net::TcpStream;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_util::io::read_buf;
+use tokio_util::sync::CancellationToken;
+
+use super::admission::{Admission, Denied, Permit};
+use super::conn::{Connection, ListenerInfo, TlsFacts, with_connection};
+use super::guard::h1::Guard;
+use super::guard::h2::Watch;
+use super::guard::{HeadLimits, Sniff, sniff};
+use super::io::ClientIo;
+use super::stream::{EdgeStream, Patience, Protocol};
+use crate::rejection::Code;
+use crate::settings::{HttpVersion, Limits, Listen};
+use crate::telemetry::Telemetry;
+use crate::telemetry::access::{Durations, Entry};
+use crate::telemetry::metrics::{Handshake, Refused};
+use crate::tls::Certificates;
+
+/// Everything the connections of one listener share.
+pub struct Door<A> {
+    pub(crate) info: Arc<ListenerInfo>,
+    pub(crate) tls: Option<(Arc<ServerConfig>, Arc<Certificates>)>,
+    pub(crate) h1: bool,
+    pub(crate) h2: bool,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) app: Arc<A>,
+    pub(crate) draining: CancellationToken,
+    pub(crate) shutdown: tokio::sync::watch::Receiver<bool>,
+}
+
+impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
+    pub(crate) fn versions(listen: &Listen) -> (bool, bool) {
+        (listen.speaks(HttpVersion::H1), listen.speaks(HttpVersion::H2))
+    }
+
+    /// A place for a connection, or the reason why it is closed at once.
+    pub(crate) fn admit(&self, peer: SocketAddr) -> Option<Permit> {
+        match self.admission.admit(peer.ip()) {
+            Ok(permit) => {
+                self.telemetry.metrics.front.accepted.inc();
+                Some(permit)
+            }
+            Err(why) => {
+                self.telemetry.metrics.front.refused(match why {
+                    Denied::Connections => Refused::Connections,
+                    Denied::Address => Refused::ConnectionsPerAddress,
+                });
+                None
+            }
+        }
+    }
+
+    /// The whole life of one connection.
+    pub(crate) async fn serve(self: Arc<Self>, socket: TcpStream, peer: SocketAddr) {
+        let Some((config, certificates)) = &self.tls else {
+            let connection = Arc::new(Connection::new(self.info.clone(), peer, None));
+            return self.speak_cleartext(socket, connection).await;
+        };
+        let bound = self.limits.handshake_timeout.0;
+        let handshake = async {
+            let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), socket).await?;
+            let sni = start.client_hello().server_name().map(Box::<str>::from);
+            Ok::<_, std::io::Error>((sni, start.into_stream(config.clone()).await?))
+        };
+        let outcome = tokio::time::timeout(bound, handshake).await;
+        self.telemetry.metrics.front.handshake(match &outcome {
+            Ok(Ok(_)) => Handshake::Done,
+            Ok(Err(_)) => Handshake::Failed,
+            Err(_) => Handshake::Timeout,
+        });
+        let (sni, stream) = match outcome {
+            Ok(Ok(done)) => done,
+            Ok(Err(error)) => return tracing::debug!(%peer, %error, "handshake failed"),
+            Err(_) => return tracing::debug!(%peer, "handshake took too long"),
+        };
+        let (_, session) = stream.get_ref();
+        let h2 = session.alpn_protocol() == Some(b"h2");
+        let facts = TlsFacts {
+            covers: certificates.covers(sni.as_deref()),
+            sni,
+            version: match session.protocol_version() {
+                Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+                Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
+                _ => "",
+            },
+            cipher: session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or(""),
+            resumed: session.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
+        };
+        if !h2 && !self.h1 {
+            return tracing::debug!(%peer, "the client did not agree on HTTP/2");
+        }
+        let connection = Arc::new(Connection::new(self.info.clone(), peer, Some(facts)));
+        self.run(stream, connection, h2, BytesMut::new()).await;
+    }
+
+    /// Cleartext: HTTP/1, or HTTP/2 with prior knowledge where the listener asks for it (RFC 9113 3.3).
+    async fn speak_cleartext(&self, mut socket: TcpStream, connection: Arc<Connection>) {
+        let mut input = BytesMut::new();
+        let mut h2 = self.h2 && !self.h1;
+        if self.h2 && self.h1 {
+            let sniffing = async {
+                loop {
+                    match sniff(&input) {
+                        Sniff::H2Preface => return Some(true),
+                        Sniff::H1 => return Some(false),
+                        Sniff::NeedMore => {}
+                    }
+                    input.reserve(4096);
+                    match read_buf(&mut socket, &mut input).await {
+                        Ok(n) if n > 0 => {}
+                        Ok(_) | Err(_) => return None,
+                    }
+                }
+            };
+            match tokio::time::timeout(self.limits.head_timeout.0, sniffing).await {
+                Ok(Some(found)) => h2 = found,
+                Ok(None) => return,
+                // What came is no whole preface and no line: the guard says so to the client.
+                Err(_) if !input.is_empty() => h2 = false,
+                Err(_) => return,
+            }
+        }
+        self.run(socket, connection, h2, input).await;
+    }
+
+    async fn run<S: ClientIo>(&self, io: S, connection: Arc<Connection>, h2: bool, input: BytesMut) {
+        let limits = &self.limits;
+        let protocol = if h2 {
+            Protocol::H2(Box::new(Watch::new(&limits.http2)))
+        } else {
+            Protocol::H1(Box::new(Guard::new(HeadLimits::from(limits.as_ref()))))
+        };
+        let patience = Patience {
+            head: limits.head_timeout.0,
+            body: limits.body_idle.0,
+            keepalive: limits.keepalive.0,
+            write: limits.write_idle.0,
+        };
+        let stream = EdgeStream::new(io, connection.clone(), protocol, patience, input, self.draining.clone());
+        let session = Arc::new(Requests {
+            app: self.app.clone(),
+            connection: connection.clone(),
+            options: options(limits),
+            h2: h2_options(limits),
+        });
+        session.process_new(Box::new(stream), &self.shutdown).await;
+        self.account_for(&connection);
+    }
+}
+
+impl<A> Door<A> {
+    /// A connection that the front broke off outside of any request is counted and logged like a request.
+    fn account_for(&self, connection: &Connection) {
+        let Some(refusal) = connection.refusal().filter(|_| !connection.is_told()) else { return };
+        self.telemetry.metrics.front.refused(match refusal.code {
+            Code::HeadTimeout => Refused::Preface,
+            _ => Refused::Http2Limit,
+        });
+        self.telemetry.metrics.unrouted().finished(0, Some(refusal.code), 0, 0);
+        self.telemetry.access.record(&Entry {
+            at: SystemTime::now(),
+            request_id: "",
+            trace: None,
+            route: "",
+            revision: "",
+            client: Some(connection.ip()),
+            listener: &connection.listener.name,
+            method: "",
+            scheme: "",
+            host: "",
+            path: "",
+            query: None,
+            protocol: "HTTP/2",
+            status: 0,
+            code: Some(refusal.code),
+            cause: Some(refusal.cause),
+            bytes_in: connection.bytes_in.load(Ordering::Relaxed),
+            bytes_out: connection.bytes_out.load(Ordering::Relaxed),
+            upstream: None,
+            endpoint: None,
+            attempts: 0,
+            durations: Durations { total: connection.accepted.elapsed(), connect: None, upstream_head: None },
+            tls: connection.tls.as_ref().map(|tls| tls.version),
+            reused: false,
+            upstream_reused: None,
+        });
+    }
+}
+
+/// The requests of one connection, each run where `conn::current` finds the connection.
+struct Requests<A> {
+    app: Arc<A>,
+    connection: Arc<Connection>,
+    options: HttpServerOptions,
+    h2: H2Options,
+}
+
+#[async_trait]
+impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Requests<A> {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        shutdown: &tokio::sync::watch::Receiver<bool>,
+    ) -> Option<ReusedHttpStream> {
+        self.connection.ask_for_head();
+        with_connection(self.connection.clone(), self.app.process_new_http(session, shutdown)).await
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        Some(self.h2.clone())
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.options)
+    }
+}
+
+fn options(limits: &Limits) -> HttpServerOptions {
+    let mut options = HttpServerOptions::default();
+    options.keepalive_request_limit = Some(limits.requests_per_connection);
+    options.h2_idle_timeout = Some(limits.keepalive.0.max(Duration::from_secs(1)));
+    options
+}
+
+fn h2_options(limits: &Limits) -> H2Options {
+    let window = |size: u64| u32::try_from(size.clamp(65_535, (1 << 31) - 1)).unwrap_or(65_535);
+    let mut options = default_h2_options();
+    options
+        .max_concurrent_streams(limits.http2.streams)
+        .max_header_list_size(u32::try_from(limits.head.0).unwrap_or(u32::MAX))
+        .initial_window_size(window(limits.http2.stream_window.0))
+        .initial_connection_window_size(window(limits.http2.connection_window.0))
+        // Streams reset before the proxy took them up; those taken up are counted by the watch.
+        .max_pending_accept_reset_streams(20)
+        .max_concurrent_reset_streams(32)
+        .max_send_buffer_size(256 << 10);
+    options
+}

@@ -1,0 +1,143 @@
+//! What is known about one client connection, shared by its stream and its requests.
+//!
+//! Pingora makes the context of a request from nothing; this reaches it through a task-local (`with_connection`), for
+//! HTTP/1 and HTTP/2 alike. Everything here is an atomic or immutable: requests of one HTTP/2 connection run at once.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use super::guard::Refusal;
+use crate::tls::Covers;
+
+/// Where a connection came in.
+#[derive(Debug)]
+pub struct ListenerInfo {
+    pub name: Arc<str>,
+    pub tls: bool,
+}
+
+/// What was settled in the TLS handshake.
+#[derive(Debug)]
+pub struct TlsFacts {
+    pub sni: Option<Box<str>>,
+    pub version: &'static str,
+    pub cipher: &'static str,
+    pub resumed: bool,
+    /// Which hosts may be asked for over this session.
+    pub covers: Covers,
+}
+
+/// One client connection.
+#[derive(Debug)]
+pub struct Connection {
+    pub listener: Arc<ListenerInfo>,
+    /// Who connected, before any trusted proxy is believed.
+    pub peer: SocketAddr,
+    pub tls: Option<TlsFacts>,
+    pub accepted: Instant,
+    /// Requests begun on it.
+    pub requests: AtomicU32,
+    /// Bytes on the wire above TLS, both ways.
+    pub bytes_in: AtomicU64,
+    pub bytes_out: AtomicU64,
+    turn: AtomicU8,
+    tunnel: AtomicBool,
+    linger: AtomicBool,
+    refusal: OnceLock<Refusal>,
+    told: AtomicBool,
+}
+
+/// Whose turn it is on an HTTP/1 connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// A request is being answered; bytes of the next one wait.
+    Answering,
+    /// The proxy waits for the next head.
+    NextHead,
+}
+
+impl Connection {
+    pub fn new(listener: Arc<ListenerInfo>, peer: SocketAddr, tls: Option<TlsFacts>) -> Connection {
+        Connection {
+            listener,
+            peer,
+            tls,
+            accepted: Instant::now(),
+            requests: AtomicU32::new(0),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            turn: AtomicU8::new(0),
+            tunnel: AtomicBool::new(false),
+            linger: AtomicBool::new(false),
+            refusal: OnceLock::new(),
+            told: AtomicBool::new(false),
+        }
+    }
+
+    pub fn ip(&self) -> IpAddr {
+        self.peer.ip().to_canonical()
+    }
+
+    /// The proxy is ready for the next head of this HTTP/1 connection.
+    pub(crate) fn ask_for_head(&self) {
+        self.turn.store(Turn::NextHead as u8, Ordering::Release);
+    }
+
+    /// True once for each `ask_for_head`.
+    pub(crate) fn take_turn(&self) -> bool {
+        self.turn.swap(Turn::Answering as u8, Ordering::AcqRel) == Turn::NextHead as u8
+    }
+
+    /// From here on the bytes are not HTTP: the answer was 101.
+    pub(crate) fn become_tunnel(&self) {
+        self.tunnel.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_tunnel(&self) -> bool {
+        self.tunnel.load(Ordering::Acquire)
+    }
+
+    /// The client may still be sending: read on for a moment before closing, so that it can read the answer (RFC 9112 9.6).
+    pub(crate) fn linger(&self) {
+        self.linger.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn lingers(&self) -> bool {
+        self.linger.load(Ordering::Acquire)
+    }
+
+    /// The front found the request unfit. The first reason stays; the connection ends with it.
+    pub(crate) fn refuse(&self, refusal: Refusal) {
+        let _ = self.refusal.set(refusal);
+        self.linger();
+    }
+
+    /// The refusal stands in the line of a request.
+    pub(crate) fn tell(&self) {
+        self.told.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_told(&self) -> bool {
+        self.told.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        self.refusal.get().copied()
+    }
+}
+
+tokio::task_local! {
+    static CONNECTION: Arc<Connection>;
+}
+
+/// Runs the requests of a connection where `current` finds it.
+pub(crate) async fn with_connection<T>(connection: Arc<Connection>, work: impl Future<Output = T>) -> T {
+    CONNECTION.scope(connection, work).await
+}
+
+/// The connection of the request that runs on this task.
+pub(crate) fn current() -> Option<Arc<Connection>> {
+    CONNECTION.try_with(Arc::clone).ok()
+}

@@ -1,0 +1,146 @@
+//! Answers the gateway gives by itself, and `finish`, through which every answer goes.
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER, SET_COOKIE};
+use http::{HeaderName, Method, StatusCode};
+use pingora_error::Result;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use super::ctx::Ctx;
+use super::gate::Gate;
+use super::sink::ResponseSink;
+use crate::facts::Known;
+use crate::rejection::{Code, Rejection};
+use crate::routes::{Redirect, Respond, Route};
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const GRPC: &[u8] = b"application/grpc";
+
+impl Gate {
+    /// Response policies, on every answer: edits of the route (or the defaults), the request id, cookies that keep a client
+    /// where it was put.
+    pub(super) fn finish(&self, session: &Session, ctx: &Ctx, head: &mut ResponseHeader) {
+        let request = ctx.head(session);
+        let route = ctx.route.as_deref();
+        match route {
+            Some(route) => {
+                let captured = route.captured(&ctx.captures, request.path);
+                route.response_headers.apply(&route.facts(&request, &captured), &mut ResponseSink(head));
+            }
+            None => {
+                let known = Known { head: &request, route: None, captures: &() };
+                let table = ctx.table.clone().unwrap_or_else(|| self.live.load_full());
+                table.default_response_headers.apply(&known, &mut ResponseSink(head));
+            }
+        }
+        let _ = head.insert_header(X_REQUEST_ID, ctx.request_id.as_str());
+        for cookie in [&ctx.share_cookie, &ctx.sticky_cookie].into_iter().flatten() {
+            let _ = head.append_header(SET_COOKIE, cookie.clone());
+        }
+    }
+
+    /// Writes a whole answer of our own. The connection stays usable unless the request's body is in the way.
+    async fn write(&self, session: &mut Session, ctx: &mut Ctx, mut head: ResponseHeader, body: Bytes) -> Result<()> {
+        self.finish(session, ctx, &mut head);
+        ctx.status = head.status.as_u16();
+        let bodyless = session.req_header().method == Method::HEAD
+            || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if !bodyless {
+            ctx.body_out = body.len() as u64;
+        }
+        let end = bodyless || body.is_empty();
+        session.write_response_header(Box::new(head), end).await?;
+        if !end {
+            session.write_response_body(Some(body), true).await?;
+        }
+        Ok(())
+    }
+
+    /// The answer to a request that is rejected. Tells the client a code and the request id, nothing else.
+    pub(super) async fn reject(&self, session: &mut Session, ctx: &mut Ctx, rejection: Rejection) -> Result<()> {
+        let code = rejection.code;
+        if matches!(
+            code,
+            Code::BadRequest | Code::HeadTimeout | Code::BodyTimeout | Code::HeadTooLarge | Code::UriTooLong
+        ) || !session.as_mut().is_body_done()
+        {
+            // What follows on the connection is not to be trusted, or would have to be read for nothing.
+            session.set_keepalive(None);
+            if let Some(connection) = &ctx.connection {
+                connection.linger();
+            }
+        }
+        let grpc = session.req_header().headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(GRPC));
+        let status = if grpc { StatusCode::OK } else { code.status() };
+        let mut head = ResponseHeader::build(status, Some(8))?;
+        if let Some(error) = code.proxy_status() {
+            head.insert_header(PROXY_STATUS, format!("{}; error={error}", self.name))?;
+        }
+        if let Some(after) = rejection.retry_after {
+            head.insert_header(RETRY_AFTER, after.as_secs().max(1).to_string())?;
+        }
+        if let Some(allow) = &rejection.allow {
+            head.insert_header(ALLOW, allow.clone())?;
+        }
+        let body = if grpc {
+            head.insert_header(CONTENT_TYPE, "application/grpc")?;
+            head.insert_header(GRPC_STATUS, u16::from(code.grpc_status()).to_string())?;
+            head.insert_header(GRPC_MESSAGE, code.as_str())?;
+            Bytes::new()
+        } else {
+            let body = Bytes::from(rejection.problem_json(ctx.request_id.as_str()));
+            head.insert_header(CONTENT_TYPE, "application/problem+json")?;
+            head.insert_header(CONTENT_LENGTH, body.len().to_string())?;
+            body
+        };
+        ctx.rejection = Some(rejection);
+        self.write(session, ctx, head, body).await
+    }
+
+    pub(super) async fn redirect(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        route: &Route,
+        redirect: &Redirect,
+    ) -> Result<()> {
+        let location = {
+            let request = ctx.head(session);
+            let captured = route.captured(&ctx.captures, request.path);
+            redirect.location(&request, &route.facts(&request, &captured))
+        };
+        let location = match location {
+            Ok(location) => location,
+            Err(why) => return self.reject(session, ctx, Rejection::new(Code::BadRequest, why.to_string())).await,
+        };
+        let mut head = ResponseHeader::build(redirect.status, Some(6))?;
+        head.insert_header(LOCATION, location)?;
+        head.insert_header(CONTENT_LENGTH, "0")?;
+        self.write(session, ctx, head, Bytes::new()).await
+    }
+
+    pub(super) async fn respond(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        route: &Route,
+        respond: &Respond,
+    ) -> Result<()> {
+        let body = {
+            let request = ctx.head(session);
+            let captured = route.captured(&ctx.captures, request.path);
+            respond.body(&route.facts(&request, &captured))
+        };
+        let mut head = ResponseHeader::build(respond.status, Some(6))?;
+        let bodyless = matches!(respond.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if !bodyless {
+            head.insert_header(CONTENT_TYPE, respond.content_type.clone())?;
+            head.insert_header(CONTENT_LENGTH, body.len().to_string())?;
+        }
+        self.write(session, ctx, head, body).await
+    }
+}

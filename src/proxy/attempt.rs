@@ -1,0 +1,146 @@
+//! Attempts: which pool, which endpoint, and what its answer means.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, StatusCode};
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::{Error, ErrorType, Result};
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use super::ctx::Ctx;
+use super::failure::no_lease;
+use super::flow::Bounds;
+use super::gate::Gate;
+use super::peer::peer;
+use crate::config::OnRemove;
+use crate::facts::{Facts, Scheme, cookie};
+use crate::routes::{Destination, Route};
+use crate::telemetry::metrics::Failure;
+use crate::upstream::{Lease, PickError, Pool, Sticky, StickyToken, hash_key};
+
+impl Gate {
+    /// Before the first attempt: the pool, the bounds, the mirror.
+    pub(super) fn prepare(&self, session: &mut Session, ctx: &mut Ctx, route: &Arc<Route>) {
+        // Only the document's bounds matter from here on; the table may be replaced.
+        ctx.table = None;
+        let request = session.req_header();
+        let grpc =
+            request.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        let timeouts = &route.timeout;
+        ctx.flow.bound(Bounds {
+            // The front bounds bodies of HTTP/1 on the stream; a gRPC client may wait for the server's turn.
+            body: ctx.http2.then_some(if grpc { timeouts.idle } else { self.limits.body_idle.0 }),
+            head: Some(timeouts.head),
+            idle: Some(timeouts.idle),
+            request: timeouts.request,
+            max_age: route.stream.max_age,
+            removed: (route.stream.on_remove == OnRemove::Drain).then(|| route.removed.clone()),
+        });
+        ctx.pool = match &route.destination {
+            Destination::Upstream(pool) => Some(pool.clone()),
+            Destination::Split(split) => {
+                let head = ctx.head(session);
+                let captured = route.captured(&ctx.captures, head.path);
+                let chosen = split.choose(&head, &route.facts(&head, &captured));
+                let (pool, cookie) = match chosen {
+                    Some(chosen) => (Some(chosen.pool.clone()), chosen.set_cookie.cloned()),
+                    None => (None, None),
+                };
+                ctx.share_cookie = cookie;
+                pool
+            }
+            Destination::Redirect(_) | Destination::Respond(_) => None,
+        };
+        ctx.mirror = self.mirrors.begin(session, ctx, route);
+    }
+
+    /// One endpoint for the next attempt.
+    pub(super) fn choose(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        let (Some(route), Some(pool)) = (ctx.route.clone(), ctx.pool.clone()) else {
+            return Err(Error::explain(ErrorType::InternalError, "no pool at the upstream phase"));
+        };
+        let metrics = pool.metrics(|name| self.telemetry.metrics.upstream(name));
+        if ctx.lease.take().is_some() {
+            ctx.flow.hold_upstream(None);
+        }
+        let lease = match self.pick(session, ctx, &route, &pool) {
+            Ok(lease) => lease,
+            Err(why) => {
+                metrics.failed(match why {
+                    PickError::NoEndpoint => Failure::NoEndpoint,
+                    PickError::BreakerOpen { .. } => Failure::BreakerOpen,
+                    PickError::ConnectionLimit => Failure::ConnectionLimit,
+                });
+                // A retry that found no other endpoint reports the failure it was to mend.
+                if ctx.rejection.is_none() {
+                    ctx.rejection = Some(no_lease(why));
+                }
+                return Err(Error::explain(ErrorType::HTTPStatus(503), "no endpoint was picked"));
+            }
+        };
+        ctx.attempts += 1;
+        metrics.attempted();
+        if ctx.attempts > 1 {
+            metrics.retried();
+        }
+        ctx.attempt_begun = Some(Instant::now());
+        ctx.attempt_trace = (ctx.trace.sampled && self.telemetry.traces()).then(|| ctx.trace.child());
+        ctx.endpoint = Some(lease.address());
+        ctx.tried.push(lease.address());
+        let peer = peer(&lease, &route.timeout, &ctx.flow, &self.material);
+        ctx.lease = Some(lease);
+        Ok(peer)
+    }
+
+    fn pick(
+        &self,
+        session: &Session,
+        ctx: &mut Ctx,
+        route: &Route,
+        pool: &Arc<Pool>,
+    ) -> std::result::Result<Lease, PickError> {
+        let Some(spec) = pool.spec() else { return pool.pick(None, &ctx.tried) };
+        let head = ctx.head(session);
+        let key = spec.hash_by().and_then(|fact| {
+            let captured = route.captured(&ctx.captures, head.path);
+            route.facts(&head, &captured).fact(fact).map(|value| hash_key(value.as_bytes()))
+        });
+        let Some(sticky) = spec.sticky() else { return pool.pick(key, &ctx.tried) };
+        let held: Option<StickyToken> = cookie(head.headers, &sticky.cookie).and_then(|value| value.parse().ok());
+        let secure = head.scheme;
+        let lease = match held {
+            Some(token) => pool.pick_sticky(token, key, &ctx.tried)?,
+            None => pool.pick(key, &ctx.tried)?,
+        };
+        let token = lease.sticky_token();
+        ctx.sticky_cookie = if held == Some(token) { None } else { sticky_cookie(sticky, token, secure) };
+        Ok(lease)
+    }
+
+    /// The head of an answer is here.
+    pub(super) fn answered(&self, head: &ResponseHeader, ctx: &mut Ctx) {
+        ctx.timings.head = ctx.sent.map(|sent| sent.elapsed());
+        // An earlier attempt's failure is mended.
+        ctx.rejection = None;
+        if let (Some(pool), Some(begun)) = (&ctx.pool, ctx.attempt_begun) {
+            pool.metrics(|name| self.telemetry.metrics.upstream(name)).answered(head.status.as_u16(), begun.elapsed());
+        }
+        ctx.attempt_ended(head.status.as_u16(), None);
+        if let Some(copying) = &mut ctx.mirror {
+            copying.answer_head(head.status, &head.headers);
+        }
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            ctx.mirror = None;
+        }
+    }
+}
+
+/// Keeps a client on its endpoint. The value tells nothing of the address.
+fn sticky_cookie(sticky: &Sticky, token: StickyToken, scheme: Scheme) -> Option<HeaderValue> {
+    let age = sticky.max_age.map(|age| format!("; Max-Age={}", age.as_secs())).unwrap_or_default();
+    let secure = if scheme == Scheme::Https { "; Secure" } else { "" };
+    HeaderValue::from_str(&format!("{}={token}; Path=/; HttpOnly; SameSite=Lax{age}{secure}", sticky.cookie)).ok()
+}

@@ -1,0 +1,181 @@
+//! The context of one request, from its first phase to its log line.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use pingora_proxy::Session;
+
+use super::flow::Flow;
+use super::mirror::Copying;
+use crate::facts::{Head, Scheme};
+use crate::front::conn::Connection;
+use crate::rejection::Rejection;
+use crate::routes::{PathCaptures, Route, Table};
+use crate::telemetry::metrics::Failure;
+use crate::telemetry::trace::Attempt;
+use crate::telemetry::{Telemetry, TraceContext};
+use crate::upstream::{Lease, Pool, RetryPermit};
+
+/// One attempt to have an endpoint answer.
+#[derive(Debug, Default)]
+pub(crate) struct Timings {
+    /// Until the head of the request was understood and routed.
+    pub connect: Option<Duration>,
+    /// From the request being sent to the head of the answer.
+    pub head: Option<Duration>,
+}
+
+/// What a request carries through its phases. Nothing is allocated before routing but its id.
+pub struct Ctx {
+    pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) connection: Option<Arc<Connection>>,
+    pub(crate) begun: Instant,
+    pub(crate) request_id: RequestId,
+    pub(crate) trace: TraceContext,
+    pub(crate) parent_span: Option<[u8; 8]>,
+    /// Of the attempt under way, where the request is traced.
+    pub(crate) attempt_trace: Option<TraceContext>,
+    pub(crate) attempt_spans: Vec<Attempt>,
+    pub(crate) client: IpAddr,
+    /// The peer's forwarding headers are believed.
+    pub(crate) trusted: bool,
+    /// Only until a route is found.
+    pub(crate) table: Option<Arc<Table>>,
+    pub(crate) revision: Option<Arc<str>>,
+    /// Where normalising changed what was sent.
+    pub(crate) host: Option<Box<str>>,
+    pub(crate) path: Option<Box<str>>,
+    pub(crate) route: Option<Arc<Route>>,
+    pub(crate) captures: PathCaptures,
+    pub(crate) pool: Option<Arc<Pool>>,
+    pub(crate) share_cookie: Option<HeaderValue>,
+    pub(crate) sticky_cookie: Option<HeaderValue>,
+    pub(crate) lease: Option<Lease>,
+    pub(crate) retry: Option<RetryPermit>,
+    pub(crate) tried: Vec<SocketAddr>,
+    pub(crate) attempts: u8,
+    pub(crate) endpoint: Option<SocketAddr>,
+    pub(crate) reused: bool,
+    pub(crate) attempt_begun: Option<Instant>,
+    pub(crate) sent: Option<Instant>,
+    pub(crate) timings: Timings,
+    pub(crate) rejection: Option<Rejection>,
+    /// Status of the answer, for requests whose session is gone when they are recorded.
+    pub(crate) status: u16,
+    pub(crate) body_in: u64,
+    pub(crate) body_out: u64,
+    pub(crate) upgraded: bool,
+    pub(crate) http2: bool,
+    pub(crate) flow: Arc<Flow>,
+    pub(crate) mirror: Option<Box<Copying>>,
+    pub(crate) recorded: bool,
+}
+
+/// 128 random bits in hex: unique without being coordinated.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RequestId([u8; 32]);
+
+impl RequestId {
+    pub(crate) fn random() -> RequestId {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let mut bits = fastrand::u128(..);
+        let mut text = [b'0'; 32];
+        for digit in &mut text {
+            *digit = HEX.get((bits & 15) as usize).copied().unwrap_or(b'0');
+            bits >>= 4;
+        }
+        RequestId(text)
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl Ctx {
+    pub(crate) fn new(connection: Option<Arc<Connection>>, telemetry: Arc<Telemetry>) -> Ctx {
+        let client = connection.as_ref().map_or(IpAddr::from([0, 0, 0, 0]), |connection| connection.ip());
+        Ctx {
+            telemetry,
+            connection,
+            begun: Instant::now(),
+            request_id: RequestId::random(),
+            trace: TraceContext::begin(false),
+            parent_span: None,
+            attempt_trace: None,
+            attempt_spans: Vec::new(),
+            client,
+            trusted: false,
+            table: None,
+            revision: None,
+            host: None,
+            path: None,
+            route: None,
+            captures: PathCaptures::default(),
+            pool: None,
+            share_cookie: None,
+            sticky_cookie: None,
+            lease: None,
+            retry: None,
+            tried: Vec::new(),
+            attempts: 0,
+            endpoint: None,
+            reused: false,
+            attempt_begun: None,
+            sent: None,
+            timings: Timings::default(),
+            rejection: None,
+            status: 0,
+            body_in: 0,
+            body_out: 0,
+            upgraded: false,
+            http2: false,
+            flow: super::flow::current(),
+            mirror: None,
+            recorded: false,
+        }
+    }
+
+    /// The attempt under way is over: its span is kept, where the request is traced.
+    pub(crate) fn attempt_ended(&mut self, status: u16, failure: Option<Failure>) {
+        if let (Some(trace), Some(begun), Some(endpoint)) =
+            (self.attempt_trace.take(), self.attempt_begun, self.endpoint)
+        {
+            let began = begun.saturating_duration_since(self.begun);
+            let took = begun.elapsed();
+            self.attempt_spans.push(Attempt { span_id: trace.span_id, began, took, endpoint, status, failure });
+        }
+    }
+
+    /// The request as the gateway understood it. Before routing host and path may not be normal yet.
+    pub(crate) fn head<'a>(&'a self, session: &'a Session) -> Head<'a> {
+        let request = session.req_header();
+        let connection = self.connection.as_deref();
+        Head {
+            method: &request.method,
+            scheme: match connection.is_some_and(|connection| connection.listener.tls) {
+                true => Scheme::Https,
+                false => Scheme::Http,
+            },
+            host: self.host.as_deref().unwrap_or_else(|| asked_host(session)),
+            path: self.path.as_deref().unwrap_or_else(|| request.uri.path()),
+            query: request.uri.query(),
+            headers: &request.headers,
+            client: self.client,
+            listener: connection.map_or("", |connection| &connection.listener.name),
+            sni: connection.and_then(|connection| connection.tls.as_ref()?.sni.as_deref()),
+            request_id: self.request_id.as_str(),
+        }
+    }
+}
+
+/// The host as it was asked for: `:authority`, else `Host`, else of an absolute URI.
+pub(crate) fn asked_host(session: &Session) -> &str {
+    let request = session.req_header();
+    match request.uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => request.headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or(""),
+    }
+}

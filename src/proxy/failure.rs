@@ -1,0 +1,160 @@
+//! When an attempt fails: what it means, whether another endpoint is tried, what the client is told.
+
+use std::time::Duration;
+
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::{Error, ErrorSource, ErrorType};
+use pingora_proxy::Session;
+
+use super::ctx::Ctx;
+use super::flow::{Expired, Phase};
+use super::gate::Gate;
+use crate::rejection::{Code, Rejection};
+use crate::telemetry::metrics::Failure;
+use crate::upstream::{Outcome, PickError};
+
+impl Gate {
+    /// No endpoint took the connection. Nothing was sent, so any method may be tried again.
+    pub(super) fn connect_failed(&self, session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
+        self.report(ctx, Outcome::Connect);
+        let replayable = !session.as_ref().retry_buffer_truncated();
+        let again = replayable && self.may_retry(ctx);
+        error.set_retry(again);
+        error
+    }
+
+    /// The attempt failed after the connection was there.
+    pub(super) fn attempt_failed(
+        &self,
+        peer: &HttpPeer,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        error: Box<Error>,
+    ) -> Box<Error> {
+        let mut error = error.more_context(format!("Peer: {}", peer._address));
+        let upstream_failed = *error.esource() == ErrorSource::Upstream;
+        if upstream_failed && ctx.flow.expired() != Some(Expired::Body) {
+            self.report(ctx, outcome_of(&error, ctx));
+        } else {
+            ctx.lease = None;
+        }
+        // After an early end by the clock a second try would outlast the bound.
+        let repeatable = session.req_header().method.is_idempotent()
+            && !session.as_ref().retry_buffer_truncated()
+            && session.response_written().is_none()
+            && ctx.flow.expired().is_none()
+            && !ctx.upgraded;
+        let again = upstream_failed && repeatable && self.may_retry(ctx);
+        error.set_retry(again);
+        error
+    }
+
+    fn report(&self, ctx: &mut Ctx, outcome: Outcome) {
+        let failure = match outcome {
+            Outcome::Connect => Failure::Connect,
+            Outcome::Timeout => Failure::Timeout,
+            Outcome::Reset | Outcome::Success | Outcome::Status(_) => Failure::Reset,
+        };
+        ctx.attempt_ended(0, Some(failure));
+        if let Some(pool) = &ctx.pool {
+            pool.metrics(|name| self.telemetry.metrics.upstream(name)).failed(failure);
+        }
+        if let Some(lease) = ctx.lease.take() {
+            lease.report(outcome);
+        }
+        ctx.flow.hold_upstream(None);
+        ctx.flow.enter(Phase::Elsewhere);
+    }
+
+    /// Within the route's attempts and the pool's budget. Holds the permit until the request ends.
+    fn may_retry(&self, ctx: &mut Ctx) -> bool {
+        let attempts = ctx.route.as_ref().map_or(1, |route| route.attempts);
+        if ctx.attempts >= attempts || ctx.flow.left().is_some_and(|left| left < Duration::from_millis(10)) {
+            return false;
+        }
+        let Some(pool) = &ctx.pool else { return false };
+        ctx.retry = None;
+        ctx.retry = pool.retry_permit();
+        ctx.retry.is_some()
+    }
+}
+
+/// What a failed pick tells the client.
+pub(super) fn no_lease(why: PickError) -> Rejection {
+    match why {
+        PickError::NoEndpoint => {
+            Rejection::new(Code::NoEndpoint, "the pool has no usable endpoint").retry_after(Duration::from_secs(1))
+        }
+        PickError::BreakerOpen { retry_after } => {
+            Rejection::new(Code::BreakerOpen, "the pool's requests in flight are at their bound")
+                .retry_after(retry_after)
+        }
+        PickError::ConnectionLimit => {
+            Rejection::new(Code::ConnectionLimit, "every endpoint's connections are at their bound")
+                .retry_after(Duration::from_secs(1))
+        }
+    }
+}
+
+fn outcome_of(error: &Error, ctx: &Ctx) -> Outcome {
+    match (error.etype(), ctx.flow.expired()) {
+        (_, Some(Expired::Head | Expired::Idle | Expired::Request)) => Outcome::Timeout,
+        (ErrorType::ReadTimedout | ErrorType::WriteTimedout | ErrorType::ConnectTimedout, _) => Outcome::Timeout,
+        _ => Outcome::Reset,
+    }
+}
+
+/// The rejection a final error means; `None` when the client is gone and nothing can be told.
+pub(super) fn rejection_of(error: &Error, ctx: &Ctx) -> Option<Rejection> {
+    if let Some(rejection) = &ctx.rejection {
+        return Some(rejection.clone());
+    }
+    let cause = error.to_string();
+    let of = |code| Some(Rejection::new(code, cause.clone()));
+    if let Some(refusal) = ctx.connection.as_ref().and_then(|connection| connection.refusal()) {
+        return Some(Rejection::new(refusal.code, refusal.cause));
+    }
+    if let Some(expired) = ctx.flow.expired() {
+        return Some(rejection_of_expired(expired));
+    }
+    match (error.esource(), error.etype()) {
+        (ErrorSource::Upstream, kind) => of(match kind {
+            ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout => Code::UpstreamTimeout,
+            ErrorType::ConnectRefused
+            | ErrorType::ConnectNoRoute
+            | ErrorType::ConnectError
+            | ErrorType::BindError
+            | ErrorType::SocketError
+            | ErrorType::ConnectProxyFailure => Code::UpstreamConnect,
+            ErrorType::TLSHandshakeFailure
+            | ErrorType::TLSHandshakeTimedout
+            | ErrorType::InvalidCert
+            | ErrorType::HandshakeError
+            | ErrorType::TLSWantX509Lookup => Code::UpstreamTls,
+            ErrorType::InvalidHTTPHeader
+            | ErrorType::H1Error
+            | ErrorType::H2Error
+            | ErrorType::H2Downgrade
+            | ErrorType::InvalidH2 => Code::UpstreamProtocol,
+            _ => Code::UpstreamReset,
+        }),
+        (ErrorSource::Downstream, ErrorType::InvalidHTTPHeader | ErrorType::H1Error) => of(Code::BadRequest),
+        (ErrorSource::Downstream, ErrorType::ReadTimedout) => of(Code::BodyTimeout),
+        (ErrorSource::Downstream, _) => None,
+        (_, ErrorType::InvalidHTTPHeader) => of(Code::BadRequest),
+        (_, ErrorType::ConnectTimedout) => of(Code::UpstreamTimeout),
+        _ => of(Code::Internal),
+    }
+}
+
+/// What running out of time tells the client, where there is still one to tell.
+pub(super) fn rejection_of_expired(expired: Expired) -> Rejection {
+    match expired {
+        Expired::Body => Rejection::new(Code::BodyTimeout, "the request body stalled"),
+        Expired::Head => Rejection::new(Code::UpstreamTimeout, "the head of the answer took too long"),
+        Expired::Idle => Rejection::new(Code::UpstreamTimeout, "the answer stalled"),
+        Expired::Request => Rejection::new(Code::RequestTimeout, "the request as a whole took too long"),
+        Expired::MaxAge => Rejection::new(Code::RequestTimeout, "the upgraded connection reached its maximum age"),
+        Expired::RouteRemoved => Rejection::new(Code::RequestTimeout, "the route was removed"),
+    }
+}

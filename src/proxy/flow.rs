@@ -1,0 +1,249 @@
+//! The clock of a request: which phase it is in, since when, and what ends it.
+//!
+//! Pingora bounds single reads; it does not tell the head of an answer from its body and knows no bound for a request as
+//! a whole, nor any for HTTP/2 bodies. Each request has a `Flow` of atomics; one `Reaper` per gateway looks at all of
+//! them ten times a second, so that the request path arms no timer. What ran out of time is ended by breaking the
+//! connection to the upstream, which lets the proxy answer in its usual way; if it does not move within `MERCY`, the
+//! request is dropped where it stands.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_util::task::AtomicWaker;
+use tokio_util::sync::CancellationToken;
+
+/// How often the flows are looked at; deadlines are this exact.
+const TICK: Duration = Duration::from_millis(100);
+
+/// From breaking the upstream connection to dropping the request.
+const MERCY: Duration = Duration::from_secs(2);
+
+const SHARDS: usize = 16;
+
+/// What a request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Phase {
+    /// Nothing that this clock bounds (the front and the connector have their own bounds).
+    Elsewhere = 0,
+    /// The body of the request: the client's turn.
+    Body = 1,
+    /// The head of the answer.
+    Head = 2,
+    /// The body of the answer, or bytes of an upgraded connection.
+    Stream = 3,
+}
+
+/// Why a request was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Expired {
+    Body = 1,
+    Head = 2,
+    Idle = 3,
+    Request = 4,
+    MaxAge = 5,
+    RouteRemoved = 6,
+}
+
+/// Bounds of a request, from its route.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Bounds {
+    pub body: Option<Duration>,
+    pub head: Option<Duration>,
+    pub idle: Option<Duration>,
+    pub request: Option<Duration>,
+    /// Of an upgraded connection.
+    pub max_age: Option<Duration>,
+    pub removed: Option<CancellationToken>,
+}
+
+/// Milliseconds since the first request of this process.
+fn clock() -> u64 {
+    static BASE: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(BASE.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+tokio::task_local! {
+    static FLOW: Arc<Flow>;
+}
+
+/// The flow of the request that runs on this task; a new one where there is none.
+pub(crate) fn current() -> Arc<Flow> {
+    FLOW.try_with(Arc::clone).unwrap_or_else(|_| Arc::new(Flow::new()))
+}
+
+/// The clock of one request.
+#[derive(Debug)]
+pub(crate) struct Flow {
+    /// All times in milliseconds of `clock`.
+    begun: AtomicU64,
+    phase: AtomicU8,
+    upgraded: AtomicBool,
+    progress: AtomicU64,
+    expired: AtomicU8,
+    expired_at: AtomicU64,
+    bounds: Mutex<Bounds>,
+    upstream: Mutex<Option<OwnedFd>>,
+    dropped: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Flow {
+    pub(crate) fn new() -> Flow {
+        Flow {
+            begun: AtomicU64::new(clock()),
+            phase: AtomicU8::new(Phase::Elsewhere as u8),
+            upgraded: AtomicBool::new(false),
+            progress: AtomicU64::new(0),
+            expired: AtomicU8::new(0),
+            expired_at: AtomicU64::new(0),
+            bounds: Mutex::default(),
+            upstream: Mutex::default(),
+            dropped: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+        }
+    }
+
+    /// The head of the request is here: its time begins.
+    pub(crate) fn begin(&self) {
+        self.begun.store(clock(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn bound(&self, bounds: Bounds) {
+        *self.bounds.lock().unwrap_or_else(PoisonError::into_inner) = bounds;
+    }
+
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.progress.store(clock(), Ordering::Relaxed);
+        self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    /// A piece of a body moved.
+    pub(crate) fn progressed(&self) {
+        self.progress.store(clock(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn upgraded(&self) {
+        self.upgraded.store(true, Ordering::Relaxed);
+        self.enter(Phase::Stream);
+    }
+
+    /// The HTTP/1 connection this request has to itself: breaking it wakes the proxy. `None` when it is given back.
+    pub(crate) fn hold_upstream(&self, socket: Option<OwnedFd>) {
+        *self.upstream.lock().unwrap_or_else(PoisonError::into_inner) = socket;
+    }
+
+    pub(crate) fn expired(&self) -> Option<Expired> {
+        Some(match self.expired.load(Ordering::Acquire) {
+            1 => Expired::Body,
+            2 => Expired::Head,
+            3 => Expired::Idle,
+            4 => Expired::Request,
+            5 => Expired::MaxAge,
+            6 => Expired::RouteRemoved,
+            _ => return None,
+        })
+    }
+
+    /// What is left of the bound on the whole request.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        let bound = self.bounds.lock().unwrap_or_else(PoisonError::into_inner).request?;
+        Some(bound.saturating_sub(Duration::from_millis(clock().saturating_sub(self.begun.load(Ordering::Relaxed)))))
+    }
+
+    /// Runs a request, where `current` finds this flow, until it is done or dropped.
+    pub(crate) async fn run<T>(self: Arc<Self>, work: impl Future<Output = Option<T>>) -> Option<T> {
+        FLOW.scope(self.clone(), self.race(work)).await
+    }
+
+    async fn race<T>(&self, work: impl Future<Output = Option<T>>) -> Option<T> {
+        let mut work = std::pin::pin!(work);
+        std::future::poll_fn(|cx: &mut Context<'_>| {
+            if let Poll::Ready(done) = work.as_mut().poll(cx) {
+                return Poll::Ready(done);
+            }
+            self.waker.register(cx.waker());
+            if self.dropped.load(Ordering::Acquire) { Poll::Ready(None) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    /// What has run out at `now`.
+    fn overdue(&self, now: u64) -> Option<Expired> {
+        let bounds = self.bounds.lock().unwrap_or_else(PoisonError::into_inner);
+        let over = |bound: Option<Duration>, since: u64| {
+            bound.is_some_and(|bound| u128::from(now.saturating_sub(since)) >= bound.as_millis())
+        };
+        let begun = self.begun.load(Ordering::Relaxed);
+        let progress = self.progress.load(Ordering::Relaxed);
+        let phase = self.phase.load(Ordering::Acquire);
+        let upgraded = self.upgraded.load(Ordering::Relaxed);
+        if over(bounds.request, begun) && !upgraded {
+            return Some(Expired::Request);
+        }
+        if upgraded && over(bounds.max_age, begun) {
+            return Some(Expired::MaxAge);
+        }
+        if upgraded && bounds.removed.as_ref().is_some_and(CancellationToken::is_cancelled) {
+            return Some(Expired::RouteRemoved);
+        }
+        match phase {
+            p if p == Phase::Body as u8 && over(bounds.body, progress) => Some(Expired::Body),
+            p if p == Phase::Head as u8 && over(bounds.head, progress) => Some(Expired::Head),
+            p if p == Phase::Stream as u8 && over(bounds.idle, progress) => Some(Expired::Idle),
+            _ => None,
+        }
+    }
+
+    fn tick(&self) {
+        let now = clock();
+        if self.expired.load(Ordering::Acquire) != 0 {
+            if now.saturating_sub(self.expired_at.load(Ordering::Relaxed)) >= MERCY.as_millis() as u64 {
+                self.dropped.store(true, Ordering::Release);
+                self.waker.wake();
+            }
+            return;
+        }
+        let Some(why) = self.overdue(now) else { return };
+        self.expired_at.store(now, Ordering::Relaxed);
+        self.expired.store(why as u8, Ordering::Release);
+        if let Some(socket) = self.upstream.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+        }
+    }
+}
+
+/// Looks at every flow, ten times a second.
+#[derive(Debug, Default)]
+pub(crate) struct Reaper {
+    shards: [Mutex<Vec<Weak<Flow>>>; SHARDS],
+    next: AtomicU64,
+}
+
+impl Reaper {
+    pub(crate) fn watch(&self, flow: &Arc<Flow>) {
+        let index = self.next.fetch_add(1, Ordering::Relaxed) as usize % SHARDS;
+        if let Some(shard) = self.shards.get(index) {
+            shard.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(flow));
+        }
+    }
+
+    pub(crate) async fn run(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            for shard in &self.shards {
+                shard.lock().unwrap_or_else(PoisonError::into_inner).retain(|weak| {
+                    let Some(flow) = weak.upgrade() else { return false };
+                    flow.tick();
+                    true
+                });
+            }
+        }
+    }
+}

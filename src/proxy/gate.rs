@@ -1,0 +1,269 @@
+//! The proxy's hooks, in the order Pingora calls them. Each phase is a file beside this one; here is only their order.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora_core::modules::http::HttpModules;
+use pingora_core::protocols::Digest;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::{Error, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+
+use super::client::Trusted;
+use super::ctx::Ctx;
+use super::failure::rejection_of;
+use super::flow::{Phase, Reaper};
+use super::peer::{TlsMaterial, Wire};
+use crate::front::conn;
+use crate::rejection::{Code, Rejection};
+use crate::routes::{Destination, Live};
+use crate::settings::Limits;
+use crate::telemetry::Telemetry;
+use crate::upstream::Outcome;
+
+/// What all requests share.
+pub struct Gate {
+    pub(super) live: Arc<Live>,
+    pub(super) telemetry: Arc<Telemetry>,
+    pub(super) trusted: Trusted,
+    pub(super) limits: Arc<Limits>,
+    /// `Proxy-Status` name.
+    pub(super) name: String,
+    /// Name in `Via`, with a part of its own for this process: finding it again means a loop.
+    pub(super) pseudonym: String,
+    pub(super) reaper: Arc<Reaper>,
+    pub(super) material: TlsMaterial,
+    pub(super) mirrors: super::mirror::Mirrors,
+}
+
+impl Gate {
+    pub(crate) fn new(
+        settings: &crate::settings::Settings,
+        live: Arc<Live>,
+        telemetry: Arc<Telemetry>,
+        reaper: Arc<Reaper>,
+        mirrors: super::mirror::Mirrors,
+    ) -> Gate {
+        let name = settings.node_name().to_owned();
+        Gate {
+            live,
+            telemetry,
+            trusted: Trusted::new(settings.trust.forwarded_from.iter().map(String::as_str)),
+            limits: Arc::new(settings.limits.clone()),
+            pseudonym: format!("{name}-{:08x}", fastrand::u32(..)),
+            name,
+            reaper,
+            material: TlsMaterial::default(),
+            mirrors,
+        }
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Gate {
+    type CTX = Ctx;
+
+    fn new_ctx(&self) -> Ctx {
+        Ctx::new(conn::current(), self.telemetry.clone())
+    }
+
+    /// Compression is a policy of its own, not Pingora's default module.
+    fn init_downstream_modules(&self, _: &mut HttpModules) {}
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        ctx.http2 = session.as_downstream().as_http2().is_some();
+        let admitted = match self.greet(session, ctx) {
+            Ok(()) => self.admit(session, ctx),
+            Err(rejection) => Err(rejection),
+        };
+        if let Err(rejection) = admitted {
+            self.reject(session, ctx, rejection).await?;
+            return Ok(true);
+        }
+        let Some(route) = ctx.route.clone() else {
+            return Err(Error::explain(ErrorType::InternalError, "admitted without a route"));
+        };
+        match &route.destination {
+            Destination::Redirect(redirect) => self.redirect(session, ctx, &route, redirect).await?,
+            Destination::Respond(respond) => self.respond(session, ctx, &route, respond).await?,
+            Destination::Upstream(_) | Destination::Split(_) => {
+                self.prepare(session, ctx, &route);
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        self.choose(session, ctx)
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        head: &mut RequestHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        if let Err(rejection) = self.forward(session, ctx, head) {
+            let status = rejection.code.status().as_u16();
+            ctx.rejection = Some(rejection);
+            return Err(Error::explain(ErrorType::HTTPStatus(status), "the request cannot be forwarded"));
+        }
+        if let Some(copying) = &mut ctx.mirror {
+            copying.head(head);
+        }
+        Ok(())
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        session: &mut Session,
+        reused: bool,
+        peer: &HttpPeer,
+        _fd: std::os::unix::io::RawFd,
+        digest: Option<&Digest>,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        ctx.reused = reused;
+        let http2 = peer.options.alpn.get_min_http_version() == 2
+            || digest.is_some_and(|digest| digest.ssl_digest.is_some())
+                && peer.options.alpn.get_max_http_version() == 2;
+        if !http2 {
+            let wire = digest.and_then(Wire::of);
+            ctx.flow.hold_upstream(wire.and_then(|wire| wire.handle()));
+        }
+        if !reused {
+            ctx.timings.connect = ctx.attempt_begun.map(|begun| begun.elapsed());
+        }
+        ctx.body_in = 0;
+        ctx.sent = Some(Instant::now());
+        ctx.flow.enter(if session.is_body_done() { Phase::Head } else { Phase::Body });
+        Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let length = body.as_ref().map_or(0, Bytes::len) as u64;
+        ctx.body_in += length;
+        ctx.flow.progressed();
+        if ctx.upgraded {
+            return Ok(());
+        }
+        let bound = ctx.route.as_ref().map_or(u64::MAX, |route| route.body_max);
+        if ctx.body_in > bound {
+            ctx.rejection = Some(Rejection::new(Code::BodyTooLarge, "the body grew over the route's bound"));
+            return Err(Error::explain(ErrorType::HTTPStatus(413), "body over the bound"));
+        }
+        if let Some(copying) = &mut ctx.mirror {
+            copying.body(body.as_ref());
+        }
+        if end_of_stream && ctx.status == 0 {
+            ctx.sent = Some(Instant::now());
+            ctx.flow.enter(Phase::Head);
+        }
+        Ok(())
+    }
+
+    fn fail_to_connect(&self, session: &mut Session, _: &HttpPeer, ctx: &mut Ctx, error: Box<Error>) -> Box<Error> {
+        self.connect_failed(session, ctx, error)
+    }
+
+    fn error_while_proxy(
+        &self,
+        peer: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        ctx: &mut Ctx,
+        _client_reused: bool,
+    ) -> Box<Error> {
+        self.attempt_failed(peer, session, ctx, error)
+    }
+
+    async fn upstream_response_filter(&self, _: &mut Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+        if head.status.is_informational() && head.status != http::StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(());
+        }
+        self.answered(head, ctx);
+        Ok(())
+    }
+
+    async fn response_filter(&self, session: &mut Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+        if head.status.is_informational() && head.status != http::StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(());
+        }
+        if head.status == http::StatusCode::SWITCHING_PROTOCOLS {
+            ctx.upgraded = true;
+            ctx.flow.upgraded();
+            if let Some(connection) = &ctx.connection {
+                connection.become_tunnel();
+            }
+        } else {
+            super::hop::strip_response(head);
+            ctx.flow.enter(Phase::Stream);
+        }
+        self.finish(session, ctx, head);
+        ctx.status = head.status.as_u16();
+        Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Duration>> {
+        ctx.body_out += body.as_ref().map_or(0, Bytes::len) as u64;
+        ctx.flow.progressed();
+        if let Some(copying) = &mut ctx.mirror {
+            copying.answer_body(body.as_ref());
+        }
+        Ok(None)
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
+        let rejection = rejection_of(error, ctx);
+        let status = rejection.as_ref().map_or(0, |rejection| rejection.code.status().as_u16());
+        match rejection {
+            Some(rejection) if session.response_written().is_none() => {
+                if let Err(error) = self.reject(session, ctx, rejection).await {
+                    tracing::debug!(%error, "the answer could not be written");
+                }
+            }
+            // The answer has begun: all that is left is to break it off.
+            rejection => ctx.rejection = rejection.or(ctx.rejection.take()),
+        }
+        FailToProxy { error_code: status, can_reuse_downstream: false }
+    }
+
+    /// Every failure is in the access log with its cause; a second line of Pingora's would only double it.
+    fn suppress_error_log(&self, _: &Session, _: &Ctx, _: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &Ctx, _: &Error, _: pingora_proxy::ProxyWarnLogContext) -> bool {
+        true
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
+        if let Some(lease) = ctx.lease.take() {
+            lease.report(match ctx.status {
+                0 => Outcome::Success,
+                status => Outcome::Status(status),
+            });
+        }
+        ctx.flow.hold_upstream(None);
+        if let Some(copying) = ctx.mirror.take() {
+            copying.send(ctx.request_id.as_str().to_owned());
+        }
+        self.record(session, error, ctx);
+    }
+}

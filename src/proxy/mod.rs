@@ -1,0 +1,73 @@
+//! The life of a request. Pingora carries the bytes; what is decided about them is decided here, phase by phase.
+//!
+//! `gate` holds the hooks in their order; `admit` (who, what, which route), `attempt` (which endpoint), `forward` (the head
+//! that goes upstream), `failure` (what an error means), `answer` (answers of our own and `finish`), `record` (the log line).
+
+mod admit;
+mod answer;
+mod attempt;
+mod client;
+mod ctx;
+mod failure;
+mod flow;
+mod forward;
+mod gate;
+mod hop;
+mod mirror;
+mod peer;
+mod record;
+mod sink;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use pingora_core::apps::{HttpServerApp, ReusedHttpStream};
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::server::configuration::ServerConf;
+use pingora_proxy::HttpProxy;
+
+use flow::{Flow, Reaper};
+use gate::Gate;
+use mirror::Mirrors;
+
+use crate::routes::Live;
+use crate::settings::Settings;
+use crate::tasks::Tasks;
+use crate::telemetry::Telemetry;
+
+/// Idle connections to upstreams that are kept, all endpoints together.
+const IDLE_UPSTREAM_CONNECTIONS: usize = 4096;
+
+/// Attempts are bounded by routes; this only bounds a mistake of ours.
+const ATTEMPTS_MAX: usize = 16;
+
+/// The proxy: takes requests of any connection.
+pub struct Proxy {
+    inner: Arc<HttpProxy<Gate>>,
+}
+
+impl Proxy {
+    pub fn new(settings: &Settings, live: Arc<Live>, telemetry: Arc<Telemetry>, tasks: &Tasks) -> Proxy {
+        let reaper = Arc::new(Reaper::default());
+        tasks.spawn_forever("reaper", reaper.clone().run());
+        let gate = Gate::new(settings, live, telemetry, reaper, Mirrors::new(tasks.clone()));
+        let conf = ServerConf {
+            threads: settings.threads(),
+            upstream_keepalive_pool_size: IDLE_UPSTREAM_CONNECTIONS,
+            max_retries: ATTEMPTS_MAX,
+            ..ServerConf::default()
+        };
+        Proxy { inner: Arc::new(pingora_proxy::http_proxy(&Arc::new(conf), gate)) }
+    }
+}
+
+#[async_trait]
+impl HttpServerApp for Proxy {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        shutdown: &tokio::sync::watch::Receiver<bool>,
+    ) -> Option<ReusedHttpStream> {
+        Arc::new(Flow::new()).run(self.inner.process_new_http(session, shutdown)).await
+    }
+}

@@ -1,0 +1,159 @@
+//! From a lease to Pingora's peer: how to connect, and which idle connections may be used again.
+
+use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use pingora_core::connectors::l4::Connect;
+use pingora_core::protocols::l4::socket::SocketAddr as PeerAddr;
+use pingora_core::protocols::l4::stream::Stream;
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::{Digest, GetProxyDigest};
+use pingora_core::upstreams::peer::{ALPN, HttpPeer};
+use pingora_core::utils::tls::{CertKey, WrappedX509, parse_x509};
+use pingora_error::{Error, ErrorType, Result};
+use pingora_http::ResponseHeader;
+use tokio::net::TcpStream;
+
+use super::flow::Flow;
+use crate::config::Protocol;
+use crate::routes::Timeouts;
+use crate::upstream::{ConnectionGuard, Endpoint, Lease, Transport};
+
+/// One open connection to an endpoint: counted while it is open, and within reach of a request's clock.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    socket: OwnedFd,
+    _counted: ConnectionGuard,
+}
+
+impl Wire {
+    /// The wire under a connection that Pingora hands to a request.
+    pub(crate) fn of(digest: &Digest) -> Option<Arc<Wire>> {
+        digest.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref::<Arc<Wire>>().cloned()
+    }
+
+    /// A handle to break the connection with.
+    pub(crate) fn handle(&self) -> Option<OwnedFd> {
+        self.socket.try_clone().ok()
+    }
+}
+
+/// Opens connections to one endpoint.
+#[derive(Debug)]
+struct Dialer {
+    endpoint: Arc<Endpoint>,
+    timeout: Duration,
+}
+
+#[async_trait]
+impl Connect for Dialer {
+    async fn connect(&self, address: &PeerAddr) -> Result<Stream> {
+        let Some(address) = address.as_inet() else {
+            return Err(Error::explain(ErrorType::InternalError, "not an internet address"));
+        };
+        let counted = self.endpoint.connection_opened();
+        let socket = match tokio::time::timeout(self.timeout, TcpStream::connect(address)).await {
+            Ok(Ok(socket)) => socket,
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                return Err(Error::because(ErrorType::ConnectRefused, "connecting", error));
+            }
+            Ok(Err(error)) => return Err(Error::because(ErrorType::ConnectError, "connecting", error)),
+            Err(elapsed) => return Err(Error::because(ErrorType::ConnectTimedout, "connecting", elapsed)),
+        };
+        let handle = socket
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|error| Error::because(ErrorType::ConnectError, "out of descriptors", error))?;
+        let wire = Arc::new(Wire { socket: handle, _counted: counted });
+        let mut stream = Stream::from(socket);
+        let head = ResponseHeader::build(200, Some(0))?;
+        stream.set_proxy_digest(ProxyDigest::new(Box::new(head), Some(Box::new(wire))));
+        Ok(stream)
+    }
+}
+
+/// Certificates in the form Pingora wants them, made once for each transport.
+#[derive(Default)]
+pub(crate) struct TlsMaterial(RwLock<HashMap<u64, Prepared>>);
+
+#[derive(Clone)]
+struct Prepared {
+    ca: Option<Arc<[WrappedX509]>>,
+    client: Option<Arc<CertKey>>,
+}
+
+/// Transports kept prepared. Changes of documents make new ones; the old are forgotten all at once.
+const PREPARED_MAX: usize = 1024;
+
+impl TlsMaterial {
+    fn of(&self, transport: &Transport) -> Option<Prepared> {
+        let tls = transport.tls.as_ref()?;
+        if let Some(prepared) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&transport.identity) {
+            return Some(prepared.clone());
+        }
+        let ca = tls.ca_der.as_ref().map(|roots| {
+            roots.iter().map(|der| WrappedX509::new(der.clone(), parse_x509)).collect::<Arc<[WrappedX509]>>()
+        });
+        let client = tls.client.as_ref().map(|(chain, key)| Arc::new(CertKey::new(chain.clone(), key.clone())));
+        let prepared = Prepared { ca, client };
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= PREPARED_MAX {
+            all.clear();
+        }
+        all.insert(transport.identity, prepared.clone());
+        Some(prepared)
+    }
+}
+
+/// How the endpoint of a lease is spoken to within the bounds of a route.
+pub(crate) fn peer(lease: &Lease, timeouts: &Timeouts, flow: &Flow, material: &TlsMaterial) -> Box<HttpPeer> {
+    let transport = lease.transport();
+    let address = lease.address();
+    let server_name = transport.tls.as_ref().map(|tls| tls.server_name.clone()).unwrap_or_default();
+    let mut peer = HttpPeer::new(address, transport.tls.is_some(), server_name);
+    peer.group_key = group(transport, address);
+    let left = flow.left();
+    let within = |bound: Duration| left.map_or(bound, |left| bound.min(left.max(Duration::from_millis(1))));
+    let options = &mut peer.options;
+    options.alpn = match transport.protocol {
+        Protocol::H1 => ALPN::H1,
+        Protocol::H2 => ALPN::H2,
+        Protocol::Auto => ALPN::H2H1,
+    };
+    options.connection_timeout = Some(within(timeouts.connect));
+    options.total_connection_timeout = Some(within(timeouts.connect));
+    // Pingora's bound holds for the head and for every later read alike; the request's own clock tells them apart.
+    options.read_timeout = Some(within(timeouts.head.max(timeouts.idle)));
+    options.write_timeout = Some(within(timeouts.idle));
+    options.idle_timeout = Some(transport.connections.idle);
+    options.max_h2_streams = usize::try_from(transport.connections.streams).unwrap_or(usize::MAX);
+    options.custom_l4 =
+        Some(Arc::new(Dialer { endpoint: lease.endpoint().clone(), timeout: within(timeouts.connect) }));
+    if let Some(tls) = &transport.tls {
+        options.verify_cert = tls.verify;
+        options.verify_hostname = tls.verify;
+        if let Some(prepared) = material.of(transport) {
+            options.ca = prepared.ca;
+            peer.client_cert_key = prepared.client;
+        }
+    }
+    Box::new(peer)
+}
+
+/// Connections are shared by requests of the same group: same pool and identity, and opened in the same period, so that
+/// none is used for longer than its maximum age. Endpoints change periods at different times.
+fn group(transport: &Transport, address: std::net::SocketAddr) -> u64 {
+    static BASE: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    let mut hasher = std::hash::DefaultHasher::new();
+    transport.identity.hash(&mut hasher);
+    address.hash(&mut hasher);
+    let spread = hasher.finish();
+    let age = u64::try_from(transport.connections.max_age.as_millis()).unwrap_or(u64::MAX).max(1);
+    let now = u64::try_from(BASE.elapsed().as_millis()).unwrap_or(0);
+    (now.wrapping_add(spread % age) / age).hash(&mut hasher);
+    hasher.finish()
+}

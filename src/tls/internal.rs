@@ -1,0 +1,176 @@
+//! A CA of our own: a leaf for every server name, minted when it is first asked for.
+//!
+//! For development and private networks. The root's key is kept in the state directory (0600), so that trust in it
+//! survives restarts; leaves live in memory only.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::sign::CertifiedKey;
+
+/// Leaves held at once. At the bound one is thrown away: a stranger may ask for any name.
+const LEAVES_MAX: usize = 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    #[error("cannot mint a certificate: {0}")]
+    Mint(#[from] rcgen::Error),
+    #[error("cannot keep the local CA in {path}: {source}")]
+    Keep { path: PathBuf, source: std::io::Error },
+}
+
+/// A leaf is minted anew after this long; it is good for three months.
+const LEAF_RENEWED_AFTER: Duration = Duration::from_secs(60 * 86_400);
+const LEAF_LIFETIME: Duration = Duration::from_secs(90 * 86_400);
+
+struct Leaf {
+    certified: Arc<CertifiedKey>,
+    minted: Instant,
+}
+
+/// The local CA.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    root_pem: String,
+    leaves: Mutex<HashMap<Box<str>, Leaf>>,
+}
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Authority")
+    }
+}
+
+impl Authority {
+    /// The CA kept in `dir`, made there if there is none; without a directory a CA for this run only.
+    pub fn open(dir: Option<&Path>) -> Result<Authority, AuthorityError> {
+        let Some(dir) = dir else { return Authority::from_key(KeyPair::generate()?) };
+        let keep = |source| AuthorityError::Keep { path: dir.to_owned(), source };
+        let key_path = dir.join("local-ca.key");
+        let key = match std::fs::read_to_string(&key_path) {
+            Ok(pem) => KeyPair::from_pem(&pem)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                std::fs::create_dir_all(dir).map_err(keep)?;
+                let key = KeyPair::generate()?;
+                let mut file = std::fs::OpenOptions::new()
+                    .write(true)
+                    .create_new(true)
+                    .mode(0o600)
+                    .open(&key_path)
+                    .map_err(keep)?;
+                file.write_all(key.serialize_pem().as_bytes()).and_then(|()| file.sync_all()).map_err(keep)?;
+                key
+            }
+            Err(error) => return Err(keep(error)),
+        };
+        let cert_path = dir.join("local-ca.pem");
+        let mut authority = Authority::from_key(key)?;
+        match std::fs::read_to_string(&cert_path) {
+            // The certificate that was trusted stays the one that is shown; key and subject are the same.
+            Ok(pem) => authority.root_pem = pem,
+            Err(_) => std::fs::write(&cert_path, &authority.root_pem).map_err(keep)?,
+        }
+        Ok(authority)
+    }
+
+    fn from_key(key: KeyPair) -> Result<Authority, AuthorityError> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "Tollgate local CA");
+        params.not_before = rcgen::date_time_ymd(2025, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2045, 1, 1);
+        let root = params.self_signed(&key)?;
+        Ok(Authority { root_pem: root.pem(), issuer: Issuer::new(params, key), leaves: Mutex::default() })
+    }
+
+    /// What a client has to trust, in PEM.
+    pub fn root_pem(&self) -> &str {
+        &self.root_pem
+    }
+
+    /// The certificate for a server name; without one, for `localhost` and the loopback addresses.
+    pub fn leaf(&self, server_name: Option<&str>) -> Option<Arc<CertifiedKey>> {
+        let name = server_name.unwrap_or("localhost");
+        let mut leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(leaf) = leaves.get(name).filter(|leaf| leaf.minted.elapsed() < LEAF_RENEWED_AFTER) {
+            return Some(leaf.certified.clone());
+        }
+        let certified = match self.mint(name) {
+            Ok(leaf) => Arc::new(leaf),
+            Err(error) => {
+                tracing::warn!(%error, "no certificate was minted");
+                return None;
+            }
+        };
+        if leaves.len() >= LEAVES_MAX {
+            if let Some(victim) = leaves.keys().next().cloned() {
+                leaves.remove(&victim);
+            }
+        }
+        leaves.insert(name.into(), Leaf { certified: certified.clone(), minted: Instant::now() });
+        Some(certified)
+    }
+
+    fn mint(&self, name: &str) -> Result<CertifiedKey, AuthorityError> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(vec![name.to_owned()])?;
+        if name == "localhost" {
+            params.subject_alt_names.push(SanType::IpAddress(std::net::Ipv4Addr::LOCALHOST.into()));
+            params.subject_alt_names.push(SanType::IpAddress(std::net::Ipv6Addr::LOCALHOST.into()));
+        }
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        let now = SystemTime::now();
+        // An hour of tolerance for clocks that lag; browsers refuse leaves of more than 825 days.
+        params.not_before = (now - Duration::from_secs(3_600)).into();
+        params.not_after = (now + LEAF_LIFETIME).into();
+        let leaf = params.signed_by(&key, &self.issuer)?;
+        let chain: Vec<CertificateDer<'static>> = vec![leaf.der().clone()];
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let provider = CryptoProvider::get_default()
+            .cloned()
+            .unwrap_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+        CertifiedKey::from_der(chain, key, &provider)
+            .map_err(|_| AuthorityError::Mint(rcgen::Error::CouldNotParseCertificate))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_its_key_across_restarts() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let first = Authority::open(Some(dir.path())).expect("a new CA");
+        let second = Authority::open(Some(dir.path())).expect("the kept CA");
+        assert_eq!(first.root_pem(), second.root_pem());
+        let mode = std::os::unix::fs::PermissionsExt::mode(
+            &std::fs::metadata(dir.path().join("local-ca.key")).expect("the key").permissions(),
+        );
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn the_number_of_leaves_is_bounded() {
+        let authority = Authority::open(None).expect("a CA");
+        for i in 0..LEAVES_MAX + 10 {
+            assert!(authority.leaf(Some(&format!("h{i}.example.com"))).is_some());
+        }
+        assert!(authority.leaves.lock().expect("leaves").len() <= LEAVES_MAX);
+    }
+}
