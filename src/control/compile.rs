@@ -86,6 +86,10 @@ impl Parsed {
         let compile = started.elapsed();
         problems.extend(found);
         let started = Instant::now();
+        if let Some(table) = &table {
+            // A failing case is a mistake of the document like any other.
+            problems.extend(routes::cases::run(table, &document.test).iter().flat_map(|result| result.problems()));
+        }
         let tests = started.elapsed();
         // What compiling says may quote a value that a reference stood for.
         references.redact(&mut problems);

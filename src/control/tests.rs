@@ -125,6 +125,20 @@ async fn a_bad_document_changes_nothing_and_is_told_with_its_place() {
 }
 
 #[tokio::test]
+async fn a_failing_test_of_the_document_refuses_it() {
+    let mut running = start(&document(&["a"])).await;
+    let case = |expect: &str| {
+        let cases = format!("[[test]]\nrequest = \"GET http://x/b\"\nexpect = {{ route = \"{expect}\" }}\n");
+        document(&["b"]) + &cases
+    };
+    let status = running.feed(update(&case("none"))).await;
+    assert!(running.serves("a") && !running.serves("b"));
+    assert_eq!(status.problems.first().map(|problem| problem.line), Some(8), "{:?}", status.problems);
+    let status = running.feed(update(&case("b"))).await;
+    assert!(running.serves("b") && status.is_current());
+}
+
+#[tokio::test]
 async fn the_same_text_is_not_applied_again_unless_a_reference_changed() {
     let dir = tempfile::tempdir().unwrap();
     let secret = dir.path().join("secret");
