@@ -5,8 +5,10 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+mod check;
 mod completion;
 mod demo;
+mod schema;
 mod version;
 
 /// How a command ended. Scripts rely on these numbers.
@@ -50,6 +52,11 @@ struct Line {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Find every mistake in configuration files, without touching anything else.
+    #[command(short_flag = 't')]
+    Check(check::Args),
+    /// Print the JSON Schema of a file, or the reference page.
+    Schema(schema::Args),
     /// Print the version.
     Version(version::Args),
     /// Print a completion script for a shell.
@@ -73,6 +80,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 impl Command {
     fn run(self) -> Exit {
         match self {
+            Command::Check(args) => check::run(&args),
+            Command::Schema(args) => schema::run(&args),
             Command::Version(args) => version::run(&args),
             Command::Completion(args) => completion::run(&args, &mut Line::command()),
         }

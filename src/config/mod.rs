@@ -11,7 +11,7 @@ mod fixtures;
 #[cfg(test)]
 mod freshness;
 mod overrides;
-mod page;
+pub mod page;
 mod peel;
 pub mod place;
 pub mod print;

@@ -1,0 +1,31 @@
+//! `tollgate schema`: JSON Schemas for editors, and the reference page.
+
+use super::{Exit, print};
+use crate::config::{page, schema};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Which file the schema is for.
+    #[arg(value_enum, default_value_t, conflicts_with = "reference")]
+    file: File,
+    /// Print the reference page (docs/reference.md) instead: every word of both files.
+    #[arg(long)]
+    reference: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum File {
+    /// `routes.toml`
+    #[default]
+    Routes,
+    /// `edge.toml`
+    Edge,
+}
+
+pub(super) fn run(args: &Args) -> Exit {
+    match (args.reference, args.file) {
+        (true, _) => print(&page::text()),
+        (false, File::Routes) => print(&schema::text(&schema::document())),
+        (false, File::Edge) => print(&schema::text(&schema::settings())),
+    }
+}
