@@ -1,6 +1,7 @@
 //! Tollgate: a programmable edge gateway on Pingora.
 
 pub mod cli;
+pub mod admin;
 pub mod config;
 pub mod control;
 pub mod facts;

@@ -216,7 +216,10 @@ mod tests {
     fn every_code_is_documented() {
         let text = include_str!("../docs/errors.md");
         for code in Code::ALL {
-            assert!(text.contains(&format!("## `{}`", code.as_str())), "docs/errors.md lacks {}", code.as_str());
+            let (name, status, grpc) = (code.as_str(), code.status().as_u16(), code.grpc_status());
+            let section = format!("\n## `{name}`\n\nStatus {status}, gRPC {grpc}. ");
+            assert!(text.contains(&section), "docs/errors.md lacks {section:?}");
+            assert!(text.contains(&format!("| [`{name}`](#{name}) | {status} | {grpc} |")), "its table lacks {name}");
         }
     }
 }
