@@ -19,6 +19,7 @@ mod members;
 mod pick;
 mod pool;
 mod pools;
+mod registry;
 mod resolve;
 mod snapshot;
 mod spec;
@@ -27,6 +28,9 @@ mod tier;
 mod tls;
 mod transport;
 mod wire;
+
+#[cfg(test)]
+mod tests;
 
 pub use budget::RetryPermit;
 pub use counters::Counts;

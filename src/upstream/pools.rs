@@ -1,14 +1,15 @@
 //! All pools by name. A pool lives as long as a table, a request or the adopted set holds it; its tasks run only while
 //! it is adopted (and while it is warmed, so that it is not empty when its routes are there).
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 
 use super::health::Checks;
 use super::pool::Pool;
+use super::registry::Registry;
 use super::resolve::{Resolver, ResolverError};
 use super::spec::Spec;
 use super::standing::Environment;
@@ -18,7 +19,7 @@ use crate::tasks::Tasks;
 /// All pools by name.
 #[derive(Debug)]
 pub struct Pools {
-    known: Mutex<HashMap<Arc<str>, Weak<Pool>>>,
+    known: Registry<Box<str>, Pool>,
     adopted: Mutex<Vec<Arc<Pool>>>,
     environment: Arc<Environment>,
 }
@@ -27,19 +28,12 @@ impl Pools {
     /// Nothing is asked or opened yet. The error is a setting that cannot be honoured.
     pub fn new(dns: &settings::Dns, tasks: Tasks) -> Result<Pools, ResolverError> {
         let environment = Environment { resolver: Resolver::new(dns)?, checks: Checks::default(), tasks };
-        Ok(Pools { known: Mutex::default(), adopted: Mutex::default(), environment: Arc::new(environment) })
+        Ok(Pools { known: Registry::default(), adopted: Mutex::default(), environment: Arc::new(environment) })
     }
 
     /// The pool of this name, made if there is none. It is empty and has no tasks until adopted.
     pub fn pool(&self, name: &str) -> Arc<Pool> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pool) = known.get(name).and_then(Weak::upgrade) {
-            return pool;
-        }
-        known.retain(|_, pool| pool.strong_count() > 0);
-        let pool = Arc::new(Pool::new(name));
-        known.insert(pool.name().clone(), Arc::downgrade(&pool));
-        pool
+        self.known.find_or_make(name.into(), || Pool::new(name))
     }
 
     /// Resolves names of pools to come, so that these are not empty when their routes are there. Waits until every name
@@ -61,16 +55,20 @@ impl Pools {
         for (pool, spec) in wanted {
             pool.apply(spec, &self.environment);
         }
-        let wanted: Vec<Arc<Pool>> = wanted.iter().map(|(pool, _)| pool.clone()).collect();
+        let pools: Vec<Arc<Pool>> = wanted.iter().map(|(pool, _)| pool.clone()).collect();
+        let kept: HashSet<&Arc<str>> = wanted.iter().map(|(pool, _)| pool.name()).collect();
         let mut adopted = self.adopted.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::replace(&mut *adopted, wanted);
-        for pool in before.iter().filter(|pool| !adopted.iter().any(|kept| Arc::ptr_eq(kept, pool))) {
-            pool.retire();
-        }
+        let before = std::mem::replace(&mut *adopted, pools);
+        before.iter().filter(|pool| !kept.contains(pool.name())).for_each(|pool| pool.retire());
     }
 
     /// The pools in use, for `/upstreams` and metrics.
     pub fn adopted(&self) -> Vec<Arc<Pool>> {
         self.adopted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn environment(&self) -> &Environment {
+        &self.environment
     }
 }

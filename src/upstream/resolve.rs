@@ -50,6 +50,10 @@ pub(crate) struct Answers {
 /// A name that has no addresses and no word about how long is asked again after this.
 const EMPTY_TTL: Duration = Duration::from_secs(5);
 
+/// Between two questions that nobody answered.
+const BACK_OFF_MIN: Duration = Duration::from_millis(250);
+const BACK_OFF_MAX: Duration = Duration::from_secs(10);
+
 #[derive(Debug, thiserror::Error)]
 pub enum ResolverError {
     #[error("`{0}` is not the address of a name server; write `1.2.3.4:53` or `[fdaa::3]:53`")]
@@ -100,7 +104,7 @@ impl Resolver {
             };
             return Answers { v6: family(true), v4: family(false) };
         }
-        let names = match self.candidates(host, rooted) {
+        let names = match candidates(host, rooted, &self.search, self.ndots) {
             Ok(names) => names,
             Err(reason) => {
                 let failed = Answer::Failed { reason };
@@ -133,18 +137,6 @@ impl Resolver {
         local.then(|| vec![Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()])
     }
 
-    /// The full names to try, in order (resolv.conf(5): search, ndots).
-    fn candidates(&self, host: &str, rooted: bool) -> Result<Vec<Name>, String> {
-        let mut name = Name::from_ascii(host).map_err(|error| error.to_string())?;
-        let searched = self.search.iter().filter_map(|domain| name.clone().append_domain(domain).ok());
-        let mut names: Vec<Name> = if rooted { Vec::new() } else { searched.collect() };
-        let plain_first = usize::from(name.num_labels()) > self.ndots;
-        name.set_fqdn(true);
-        names.insert(if plain_first { 0 } else { names.len() }, name);
-        names.iter_mut().for_each(|name| name.set_fqdn(true));
-        Ok(names)
-    }
-
     async fn ask(&self, name: &Name, kind: RecordType) -> Answer {
         match tokio::time::timeout(self.timeout, self.inner.lookup(name.clone(), kind)).await {
             Err(_) => Answer::Failed { reason: format!("no answer to {kind} within {:?}", self.timeout) },
@@ -170,11 +162,20 @@ impl Resolver {
         ttl.clamp(self.ttl_min, self.ttl_max)
     }
 
-    /// How long to wait after the nth failure in a row: from a quarter of a second, doubled, to the longest TTL.
+    /// How long to wait after the nth failure in a row: from a quarter of a second, doubled, to ten seconds.
     pub(crate) fn back_off(&self, failures: u32) -> Duration {
-        let first = Duration::from_millis(250).max(self.ttl_min).min(self.ttl_max);
-        let wait = first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(self.ttl_max);
+        let most = BACK_OFF_MAX.min(self.ttl_max);
+        let wait = BACK_OFF_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(most);
         wait.mul_f64(0.75 + 0.5 * fastrand::f64())
+    }
+}
+
+#[cfg(test)]
+impl Resolver {
+    /// With search domains, which name servers of one's own do not come with.
+    pub(crate) fn searching(self, domains: &[&str]) -> Resolver {
+        let search = domains.iter().map(|domain| Name::from_ascii(domain).unwrap()).collect();
+        Resolver { search, ..self }
     }
 }
 
@@ -187,7 +188,7 @@ impl Answers {
         self.each().iter().any(|answer| matches!(answer, Answer::Failed { .. }))
     }
 
-    /// For how long the answers hold. A family that is not there does not shorten or stretch the life of the other one.
+    /// For how long the answers hold; `None` if both failed. A family that is not there does not shorten or stretch the life of the other one.
     pub(crate) fn ttl(&self) -> Option<Duration> {
         let addresses = |answer: &&Answer| matches!(answer, Answer::Addresses { .. });
         let ttl = |answer: &Answer| match answer {
@@ -198,6 +199,18 @@ impl Answers {
         let each = self.each();
         shortest(&mut each.into_iter().filter(addresses)).or_else(|| shortest(&mut each.into_iter()))
     }
+}
+
+/// The full names to try, in order (resolv.conf(5): search, ndots).
+fn candidates(host: &str, rooted: bool, search: &[Name], ndots: usize) -> Result<Vec<Name>, String> {
+    let name = Name::from_ascii(host).map_err(|error| error.to_string())?;
+    let searched = search.iter().filter_map(|domain| name.clone().append_domain(domain).ok());
+    let mut names: Vec<Name> = if rooted { Vec::new() } else { searched.collect() };
+    // labels - 1 dots
+    let plain_first = usize::from(name.num_labels()) > ndots;
+    names.insert(if plain_first { 0 } else { names.len() }, name);
+    names.iter_mut().for_each(|name| name.set_fqdn(true));
+    Ok(names)
 }
 
 /// `/etc/resolv.conf`; without one, a name server on this machine (resolv.conf(5)).
@@ -219,5 +232,35 @@ fn name_server(text: &str) -> Result<NameServerConfig, ResolverError> {
 impl std::fmt::Debug for Resolver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Resolver").field("search", &self.search).field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn searches_as_resolv_conf_says() {
+        let search: Vec<Name> = ["ns.svc.local", "lan"].map(|domain| Name::from_ascii(domain).unwrap()).to_vec();
+        let names = |host: &str, rooted: bool, ndots: usize| -> Vec<String> {
+            candidates(host, rooted, &search, ndots).unwrap().iter().map(Name::to_string).collect()
+        };
+        assert_eq!(names("db", false, 1), ["db.ns.svc.local.", "db.lan.", "db."]);
+        assert_eq!(names("db.internal", false, 1), ["db.internal.", "db.internal.ns.svc.local.", "db.internal.lan."]);
+        assert_eq!(names("db.internal", false, 5), ["db.internal.ns.svc.local.", "db.internal.lan.", "db.internal."]);
+        assert_eq!(names("db", true, 5), ["db."]);
+    }
+
+    #[tokio::test]
+    async fn backs_off_up_to_a_bound() {
+        let resolver = Resolver::new(&settings::Dns { servers: vec_of("127.0.0.1:53"), ..Default::default() }).unwrap();
+        assert!(resolver.back_off(1) < Duration::from_millis(320));
+        assert!((7_500..=12_500).contains(&resolver.back_off(99).as_millis()));
+        let wrong = Resolver::new(&settings::Dns { servers: vec_of("dns.test"), ..Default::default() });
+        assert!(matches!(wrong, Err(ResolverError::Server(server)) if server == "dns.test"));
+    }
+
+    fn vec_of(server: &str) -> crate::scalar::OneOrMany<String> {
+        crate::scalar::OneOrMany(vec![server.to_owned()])
     }
 }

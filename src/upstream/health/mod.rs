@@ -3,13 +3,13 @@
 //! Until the first result an endpoint counts as healthy; the first result of a new endpoint decides at once, later ones
 //! by `rise` and `fall`. A prober ends with the last member that reads it.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::counters::count;
+use super::registry::Registry;
 use super::transport::Transport;
 use crate::config::{self, HealthKind};
 use crate::tasks::{TaskGuard, Tasks};
@@ -61,7 +61,7 @@ struct Key {
 
 /// All probers.
 #[derive(Debug, Default)]
-pub(crate) struct Checks(Mutex<HashMap<Key, Weak<Probe>>>);
+pub(crate) struct Checks(Registry<Key, Probe>);
 
 /// What is known of an endpoint whose checks begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,27 +105,21 @@ impl Checks {
             authority: check.authority.clone(),
             peer_identity: check.transport.peer_identity,
         };
-        let mut probes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(probe) = probes.get(&key).and_then(Weak::upgrade) {
-            return probe;
-        }
-        probes.retain(|_, probe| probe.strong_count() > 0);
-        let findings = Arc::new(Findings {
-            healthy: AtomicBool::new(known != Known::Healthy(false)),
-            passed: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            failure: Mutex::new(None),
-        });
-        let task = tasks.spawn("health check", run(check, findings.clone(), known));
-        let probe = Arc::new(Probe { findings, _task: task });
-        probes.insert(key, Arc::downgrade(&probe));
-        probe
+        self.0.find_or_make(key, || {
+            let findings = Arc::new(Findings {
+                healthy: AtomicBool::new(known != Known::Healthy(false)),
+                passed: AtomicU64::new(0),
+                failed: AtomicU64::new(0),
+                failure: Mutex::new(None),
+            });
+            let task = tasks.spawn("health check", run(check, findings.clone(), known));
+            Probe { findings, _task: task }
+        })
     }
 
     #[cfg(test)]
     pub(crate) fn running(&self) -> usize {
-        let probes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        probes.values().filter(|probe| probe.strong_count() > 0).count()
+        self.0.held()
     }
 }
 
