@@ -47,10 +47,10 @@ impl HostsFile {
             return None;
         }
         let changed = about.modified().ok()?;
-        if let Some((read, text)) = &*self.read.lock().unwrap_or_else(PoisonError::into_inner) {
-            if *read == changed {
-                return Some(text.clone());
-            }
+        if let Some((read, text)) = &*self.read.lock().unwrap_or_else(PoisonError::into_inner)
+            && *read == changed
+        {
+            return Some(text.clone());
         }
         let text: Arc<str> = tokio::fs::read_to_string(&self.path).await.ok()?.into();
         *self.read.lock().unwrap_or_else(PoisonError::into_inner) = Some((changed, text.clone()));

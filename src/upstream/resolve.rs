@@ -128,10 +128,10 @@ impl Resolver {
 
     /// What is known without asking: the hosts file (read again when it changed), and localhost (RFC 6761 6.3).
     async fn local(&self, host: &str) -> Option<Vec<IpAddr>> {
-        if let Some(hosts) = &self.hosts {
-            if let Some(addresses) = hosts.lookup(host).await {
-                return Some(addresses);
-            }
+        if let Some(hosts) = &self.hosts
+            && let Some(addresses) = hosts.lookup(host).await
+        {
+            return Some(addresses);
         }
         let local = host == "localhost" || host.ends_with(".localhost");
         local.then(|| vec![Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()])

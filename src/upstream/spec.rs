@@ -151,13 +151,13 @@ impl<'w> Transports<'w> {
             );
         }
         let tls = tls.map(|words| {
-            if let Some(name) = words.server_name.as_deref().filter(|name| !is_symbolic(name)) {
-                if name.parse::<std::net::IpAddr>().is_err() && !is_host_name(name) {
-                    problems.push(Problem::error(
-                        tls_path.at("server_name"),
-                        format!("`{name}` is neither a host name nor an IP address"),
-                    ));
-                }
+            if let Some(name) = words.server_name.as_deref()
+                && !is_symbolic(name)
+                && name.parse::<std::net::IpAddr>().is_err()
+                && !is_host_name(name)
+            {
+                let message = format!("`{name}` is neither a host name nor an IP address");
+                problems.push(Problem::error(tls_path.at("server_name"), message));
             }
             (Trust::compile(words, &tls_path, problems), words.server_name.as_deref())
         });

@@ -5,7 +5,7 @@
 
 use super::super::members::Member;
 
-pub(super) fn choose<'m>(members: &'m [Member], key: u64, weight: impl Fn(&Member) -> u32) -> Option<&'m Member> {
+pub(super) fn choose(members: &[Member], key: u64, weight: impl Fn(&Member) -> u32) -> Option<&Member> {
     let mut best: Option<(&Member, f64)> = None;
     for member in members {
         let weight = weight(member);

@@ -8,7 +8,7 @@ use super::super::members::Member;
 use super::random::draw;
 use super::{census, nth};
 
-pub(super) fn choose<'m>(members: &'m [Member], weight: impl Fn(&Member) -> u32) -> Option<&'m Member> {
+pub(super) fn choose(members: &[Member], weight: impl Fn(&Member) -> u32) -> Option<&Member> {
     let census = census(members, &weight);
     let (one, two) = match census.count {
         0 => return None,

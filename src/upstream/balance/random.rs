@@ -3,7 +3,7 @@
 use super::super::members::Member;
 use super::{census, nth};
 
-pub(super) fn choose<'m>(members: &'m [Member], weight: impl Fn(&Member) -> u32) -> Option<&'m Member> {
+pub(super) fn choose(members: &[Member], weight: impl Fn(&Member) -> u32) -> Option<&Member> {
     let census = census(members, &weight);
     if census.count == 0 {
         return None;
