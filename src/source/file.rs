@@ -91,10 +91,8 @@ impl Signs {
     fn see(&self, event: &notify::Event, file: &OsStr) {
         let named = event.need_rescan() || event.paths.iter().any(|path| path.file_name() == Some(file));
         match event.kind {
-            EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
-                if named {
-                    self.writing.store(false, Ordering::Relaxed);
-                }
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) if named => {
+                self.writing.store(false, Ordering::Relaxed);
             }
             // Reading makes these; answering them by reading would never end.
             EventKind::Access(_) => return,
