@@ -1,11 +1,12 @@
 //! Tollgate: a programmable edge gateway on Pingora.
 
-pub mod cli;
 pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod facts;
 pub mod front;
+pub mod gateway;
 pub mod policy;
 pub mod problem;
 pub mod proxy;

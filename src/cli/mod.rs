@@ -9,6 +9,7 @@ mod check;
 mod completion;
 mod demo;
 mod schema;
+mod run;
 mod version;
 
 /// How a command ended. Scripts rely on these numbers.
@@ -57,6 +58,8 @@ enum Command {
     Check(check::Args),
     /// Print the JSON Schema of a file, or the reference page.
     Schema(schema::Args),
+    /// Run the gateway.
+    Run(run::Args),
     /// Print the version.
     Version(version::Args),
     /// Print a completion script for a shell.
@@ -82,6 +85,7 @@ impl Command {
         match self {
             Command::Check(args) => check::run(&args),
             Command::Schema(args) => schema::run(&args),
+            Command::Run(args) => run::run(&args),
             Command::Version(args) => version::run(&args),
             Command::Completion(args) => completion::run(&args, &mut Line::command()),
         }

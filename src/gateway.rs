@@ -1,0 +1,155 @@
+//! Assembly: one running gateway out of its parts, and its end.
+//!
+//! ```text
+//! settings ─▶ sockets ─▶ document (control) ─▶ proxy ─▶ accept ─▶ ready ··· drain ─▶ last request ─▶ exit
+//! ```
+//! Sockets come before the document: a port that is taken is told at once. Accepting comes last: whoever connects is served.
+
+mod handing;
+mod leaving;
+mod listeners;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio_util::task::TaskTracker;
+
+use crate::admin;
+use crate::config::References;
+use crate::control::drain::Drain;
+use crate::control::last_good::LastGood;
+use crate::control::{self, BootError, Handle};
+use crate::front::admission::Admission;
+use crate::front::handover::{HandoverError, Inherited, Offer, Successor};
+use crate::proxy::Proxy;
+use crate::routes::Env;
+use crate::settings::Settings;
+use crate::source::file;
+use crate::tasks::Tasks;
+use crate::telemetry::{Telemetry, TelemetryError};
+use crate::tls::CertificateError;
+use crate::upstream::Pools;
+pub use leaving::Ended;
+use listeners::Bound;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("listener `{name}`: `{address}` is no address")]
+    Address { name: String, address: String },
+    #[error("listener `{name}` cannot listen on {address}: {source}")]
+    Listen { name: String, address: String, source: io::Error },
+    #[error("listener `{name}`: {source}")]
+    Certificate { name: String, source: CertificateError },
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    #[error("names cannot be resolved: {0}")]
+    Dns(String),
+    #[error("state directory {path}: {source}")]
+    State { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Document(#[from] BootError),
+    #[error("admin: {0}")]
+    Admin(#[from] admin::GuardError),
+    #[error(transparent)]
+    HandOver(#[from] HandoverError),
+    #[error("cannot write {path}: {source}")]
+    Ports { path: PathBuf, source: io::Error },
+}
+
+/// What starting needs beside the settings.
+#[derive(Default)]
+pub struct Options {
+    /// Sockets of the process this one replaces, and the way to tell it that this one serves.
+    pub inherited: Inherited,
+    pub successor: Option<Successor>,
+    /// Where the bound addresses are written as JSON, by listener name, once everything listens.
+    pub ports_file: Option<PathBuf>,
+}
+
+/// A running gateway.
+pub struct Gateway {
+    settings: Settings,
+    tasks: Tasks,
+    telemetry: Arc<Telemetry>,
+    drain: Drain,
+    control: Handle,
+    acceptors: TaskTracker,
+    connections: TaskTracker,
+    shutdown: tokio::sync::watch::Sender<bool>,
+    /// Duplicates of the listening sockets by name, for a successor.
+    sockets: Vec<(String, std::os::fd::OwnedFd)>,
+    offer: Option<Offer>,
+}
+
+impl Gateway {
+    /// Starts everything. When it returns, every listener accepts.
+    pub async fn start(settings: Settings, options: Options) -> Result<Gateway, StartError> {
+        let Options { mut inherited, successor, ports_file } = options;
+        let tasks = Tasks::default();
+        let (telemetry, sending) = Telemetry::open(&settings)?;
+        if let Some(sending) = sending {
+            tasks.spawn_forever("traces", sending);
+        }
+        let telemetry = Arc::new(telemetry);
+        let bound = Bound::open(&settings, &mut inherited)?;
+        let sockets = bound.duplicates();
+
+        let pools = Arc::new(Pools::new(&settings.dns, tasks.clone()).map_err(|error| StartError::Dns(error.to_string()))?);
+        let last_good = match &settings.state.dir {
+            Some(dir) => {
+                Some(LastGood::open(dir).map_err(|source| StartError::State { path: dir.clone(), source })?)
+            }
+            None => None,
+        };
+        let (control, handle) = control::boot(control::Setup {
+            source: file::follow(settings.routes.file.clone(), &tasks),
+            pools: pools.clone(),
+            env: Env::of(&settings),
+            metrics: telemetry.metrics.clone(),
+            last_good,
+            references: References::resolve,
+        })
+        .await?;
+
+        let drain = Drain::default();
+        let (shutdown, shutdown_watch) = tokio::sync::watch::channel(false);
+        let proxy = Arc::new(Proxy::new(&settings, handle.live().clone(), telemetry.clone(), &tasks));
+        let admission = Arc::new(Admission::new(settings.limits.connections, settings.limits.connections_per_address));
+        let gateway = Gateway {
+            offer: None,
+            acceptors: TaskTracker::new(),
+            connections: TaskTracker::new(),
+            control: handle,
+            tasks,
+            telemetry,
+            drain,
+            shutdown,
+            sockets,
+            settings,
+        };
+        let addresses = bound.addresses();
+        let state = admin::State {
+            metrics: gateway.telemetry.metrics.clone(),
+            access: gateway.telemetry.access.clone(),
+            tasks: gateway.tasks.clone(),
+            pools,
+            live: gateway.control.live().clone(),
+            status: gateway.control.watch(),
+            drain: gateway.drain.clone(),
+            listening: Arc::default(),
+        };
+        let listening = state.listening.clone();
+        gateway.accept(bound, proxy, admission, state, shutdown_watch)?;
+        listening.store(true, Ordering::Release);
+        gateway.tasks.spawn_forever("control", control.run());
+        if let Some(path) = ports_file {
+            listeners::write_ports(&path, &addresses).map_err(|source| StartError::Ports { path, source })?;
+        }
+        let mut gateway = gateway;
+        gateway.succeed(successor).await?;
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), listeners = ?addresses, "serving");
+        Ok(gateway)
+    }
+}

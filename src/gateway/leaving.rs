@@ -1,0 +1,104 @@
+//! The loop of a running gateway: signals, and how it ends.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use super::Gateway;
+use crate::control::signals::{Signal, Signals};
+use crate::front::handover::{HandoverError, Offer};
+
+/// For connections to notice that they are cut off.
+const CUT_OFF: Duration = Duration::from_secs(1);
+/// For log lines and spans to leave after the last request.
+const FLUSH: Duration = Duration::from_secs(2);
+
+type Handing = Pin<Box<dyn Future<Output = (Offer, Result<(), HandoverError>)> + Send>>;
+
+/// How a gateway ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Every request was done.
+    Drained,
+    /// Some were cut off: the grace period was over, or a second INT came.
+    CutOff,
+}
+
+impl Gateway {
+    /// Serves until told to leave and the last request is done.
+    pub async fn run(mut self, mut signals: Signals) -> Ended {
+        let mut handing: Option<Handing> = None;
+        let mut interrupted = false;
+        loop {
+            tokio::select! {
+                signal = signals.next() => match signal {
+                    Signal::Terminate => self.leave(),
+                    Signal::Interrupt if interrupted => self.drain.force_now(),
+                    Signal::Interrupt => {
+                        interrupted = true;
+                        self.leave();
+                    }
+                    Signal::Reload => self.control.reload(),
+                    Signal::ReopenLogs => self.telemetry.access.reopen(),
+                    Signal::HandOver if handing.is_some() => {}
+                    Signal::HandOver => match self.hand_over() {
+                        Some(offering) => handing = Some(Box::pin(offering)),
+                        None => self.leave(),
+                    },
+                },
+                (offer, done) = under_way(&mut handing) => {
+                    handing = None;
+                    match done {
+                        Ok(()) => {
+                            tracing::info!("hand-over: the new gateway serves, this one leaves");
+                            drop(offer);
+                            self.leave();
+                        }
+                        Err(error) => {
+                            tracing::error!(%error, "hand-over failed, serving on");
+                            self.offer = Some(offer);
+                        }
+                    }
+                }
+                ended = self.drained() => return self.end(ended).await,
+            }
+        }
+    }
+
+    fn leave(&self) {
+        self.drain.begin(&self.tasks, self.settings.drain.grace.0, self.settings.drain.delay.0);
+    }
+
+    /// Returns when the last connection is done after draining began, or the rest is cut off.
+    async fn drained(&self) -> Ended {
+        self.drain.stop_accepting().cancelled().await;
+        // HTTP/1 answers say `Connection: close`, HTTP/2 sends GOAWAY.
+        self.shutdown.send_replace(true);
+        self.acceptors.close();
+        self.acceptors.wait().await;
+        self.connections.close();
+        tokio::select! {
+            biased;
+            () = self.connections.wait() => Ended::Drained,
+            () = self.drain.force().cancelled() => Ended::CutOff,
+        }
+    }
+
+    async fn end(self, ended: Ended) -> Ended {
+        if ended == Ended::CutOff {
+            tracing::warn!(connections = self.connections.len(), "cutting off what is left");
+            let _ = tokio::time::timeout(CUT_OFF, self.connections.wait()).await;
+        }
+        self.drain.done();
+        self.telemetry.flush(FLUSH).await;
+        self.tasks.stop().await;
+        tracing::info!(?ended, "gone");
+        ended
+    }
+}
+
+async fn under_way(handing: &mut Option<Handing>) -> (Offer, Result<(), HandoverError>) {
+    match handing {
+        Some(handing) => handing.await,
+        None => std::future::pending().await,
+    }
+}
