@@ -101,6 +101,7 @@ impl State {
     fn readings(&self) -> Readings {
         let pools = self.pools.adopted().into_iter().map(|pool| {
             let snapshot = pool.snapshot();
+            let counts = snapshot.counts;
             let states = [
                 ("healthy", EndpointState::Healthy),
                 ("ramping", EndpointState::Ramping),
@@ -112,6 +113,10 @@ impl State {
                 upstream: pool.name().clone(),
                 in_flight: snapshot.in_flight as u64,
                 endpoints: states.map(|(name, state)| (name, number(state))).to_vec(),
+                ejections: counts.ejections,
+                resolutions: [counts.resolved, counts.resolved_empty, counts.resolve_failures],
+                retries_refused: counts.retries_refused,
+                panics: counts.panic_picks,
             }
         });
         Readings { pools: pools.collect(), tasks: self.tasks.running() }

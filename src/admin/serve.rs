@@ -123,3 +123,27 @@ async fn converse(stream: Box<dyn Stream>, router: Router, shutdown: Cancellatio
         tracing::debug!(%error, "a connection to the admin or health listener broke");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_never_ends_and_a_silent_connection_are_closed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve(listener, Router::new(), CancellationToken::new()));
+        for bytes in ["", "GET / HTTP/1.1\r\nHost: local"] {
+            let begun = Instant::now();
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(bytes.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            tokio::time::timeout(HEAD_TIMEOUT * 2, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+            assert!(begun.elapsed() >= HEAD_TIMEOUT && !answer.contains("200 OK"), "{answer}");
+        }
+    }
+}

@@ -153,6 +153,21 @@ mod tests {
     }
 
     #[test]
+    fn records_bridged_from_log_count_under_their_own_target() {
+        let say = |target: &str, message: &str| {
+            let arguments = format_args!("{message}");
+            let record = log::Record::builder().level(log::Level::Error).target(target).args(arguments).build();
+            tracing_log::format_trace(&record).unwrap();
+        };
+        let (text, suppressed) = written("info", false, || {
+            (0..50).for_each(|_| say("pingora_proxy", "malformed"));
+            say("rustls::conn", "ours");
+        });
+        assert!((30..=40).contains(&suppressed), "{suppressed}");
+        assert!(text.contains("\"target\":\"pingora_proxy\"") && text.contains("ours"), "{text}");
+    }
+
+    #[test]
     fn a_second_admits_ten() {
         let engine = Engine::new(false, &SUPPRESSED);
         for second in [0, 1, 5, u64::from(u32::MAX) + 7] {

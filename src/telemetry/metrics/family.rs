@@ -40,6 +40,12 @@ families! {
     UPSTREAM_FAILURES = Counter "tollgate_upstream_failures_total" ["upstream", "kind"] "Attempts without an answer.";
     UPSTREAM_IN_FLIGHT = Gauge "tollgate_upstream_in_flight_requests" ["upstream"] "Requests in flight.";
     UPSTREAM_ENDPOINTS = Gauge "tollgate_upstream_endpoints" ["upstream", "state"] "Endpoints, by state.";
+    UPSTREAM_EJECTIONS = Counter "tollgate_upstream_ejections_total" ["upstream"] "Endpoints ejected.";
+    UPSTREAM_RESOLUTIONS = Counter "tollgate_upstream_resolutions_total" ["upstream", "result"] "Resolutions of names.";
+    UPSTREAM_RETRIES_REFUSED = Counter "tollgate_upstream_refused_retries_total" ["upstream"]
+        "Retries the budget refused.";
+    UPSTREAM_PANICS = Counter "tollgate_upstream_panic_picks_total" ["upstream"]
+        "Endpoints chosen while health was ignored.";
 
     CONNECTIONS_OPEN = Gauge "tollgate_open_connections" [] "Connections of clients open now.";
     CONNECTIONS_ACCEPTED = Counter "tollgate_accepted_connections_total" [] "Connections of clients accepted.";

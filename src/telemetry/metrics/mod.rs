@@ -47,6 +47,14 @@ pub struct PoolReading {
     pub in_flight: u64,
     /// Endpoints by state (`healthy`, `unhealthy`, `ejected`, ..).
     pub endpoints: Vec<(&'static str, u64)>,
+    /// Endpoints ejected.
+    pub ejections: u64,
+    /// Resolutions of its names that gave addresses, that gave none, and that failed.
+    pub resolutions: [u64; 3],
+    /// Retries the budget refused.
+    pub retries_refused: u64,
+    /// Endpoints chosen while health was ignored.
+    pub panics: u64,
 }
 
 /// What is read when somebody scrapes.
@@ -108,10 +116,7 @@ impl Metrics {
             upstream.expose(&name, &mut out);
         }
         for pool in &readings.pools {
-            out.value(&family::UPSTREAM_IN_FLIGHT, &[&pool.upstream], pool.in_flight as f64);
-            for (state, number) in &pool.endpoints {
-                out.value(&family::UPSTREAM_ENDPOINTS, &[&pool.upstream, state], *number as f64);
-            }
+            pool.expose(&mut out);
         }
         self.front.expose(&mut out);
         self.control.expose(&mut out);
@@ -123,6 +128,22 @@ impl Metrics {
         }
         process::expose(&mut out);
         out.text()
+    }
+}
+
+impl PoolReading {
+    fn expose(&self, out: &mut Exposition) {
+        let PoolReading { upstream, in_flight, endpoints, ejections, resolutions, retries_refused, panics } = self;
+        out.value(&family::UPSTREAM_IN_FLIGHT, &[upstream], *in_flight as f64);
+        for (state, number) in endpoints {
+            out.value(&family::UPSTREAM_ENDPOINTS, &[upstream, state], *number as f64);
+        }
+        for (result, number) in ["ok", "empty", "failed"].iter().zip(resolutions) {
+            out.value(&family::UPSTREAM_RESOLUTIONS, &[upstream, result], *number as f64);
+        }
+        out.value(&family::UPSTREAM_EJECTIONS, &[upstream], *ejections as f64);
+        out.value(&family::UPSTREAM_RETRIES_REFUSED, &[upstream], *retries_refused as f64);
+        out.value(&family::UPSTREAM_PANICS, &[upstream], *panics as f64);
     }
 }
 

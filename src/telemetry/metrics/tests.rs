@@ -37,7 +37,13 @@ fn busy() -> (Metrics, Readings) {
     metrics.front.handshake(Handshake::Done);
     metrics.control.changed(Change::Applied, 1);
     metrics.control.applied("abc".into(), UNIX_EPOCH + Duration::from_millis(1_700_000_000_500));
-    let pool = PoolReading { upstream: "pocketbase".into(), in_flight: 3, endpoints: vec![("healthy", 2)] };
+    let pool = PoolReading {
+        upstream: "pocketbase".into(),
+        in_flight: 3,
+        endpoints: vec![("healthy", 2)],
+        resolutions: [5, 0, 6],
+        ..PoolReading::default()
+    };
     (metrics, Readings { pools: vec![pool], tasks: BTreeMap::from([("resolver", 2)]) })
 }
 
@@ -55,6 +61,20 @@ fn counts_requests_by_route_class_and_code() {
     check(&metrics, r#"tollgate_handshakes_total{result="timeout"} 0"#);
     check(&metrics, r#"tollgate_config_info{revision="abc"} 1"#);
     check(&metrics, r#"tollgate_config_applied_timestamp_seconds 1700000000.5"#);
+}
+
+#[test]
+fn what_only_a_pool_knows_is_read_when_somebody_scrapes() {
+    let (metrics, readings) = busy();
+    let text = metrics.render(&readings);
+    for line in [
+        r#"tollgate_upstream_in_flight_requests{upstream="pocketbase"} 3"#,
+        r#"tollgate_upstream_endpoints{upstream="pocketbase",state="healthy"} 2"#,
+        r#"tollgate_upstream_resolutions_total{upstream="pocketbase",result="failed"} 6"#,
+        r#"tollgate_tasks{task="resolver"} 2"#,
+    ] {
+        assert!(text.lines().any(|have| have == line), "no `{line}` in\n{text}");
+    }
 }
 
 #[test]
