@@ -8,8 +8,12 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 mod check;
 mod completion;
 mod demo;
-mod schema;
+mod explain;
+mod load;
+mod routes;
 mod run;
+mod schema;
+mod test;
 mod version;
 
 /// How a command ended. Scripts rely on these numbers.
@@ -60,6 +64,12 @@ enum Command {
     Schema(schema::Args),
     /// Run the gateway.
     Run(run::Args),
+    /// Say which route a request takes, and why every other one lost.
+    Explain(explain::Args),
+    /// Run the `[[test]]` cases written beside the routes.
+    Test(test::Args),
+    /// List the routes in the order they are tried in.
+    Routes(routes::Args),
     /// Print the version.
     Version(version::Args),
     /// Print a completion script for a shell.
@@ -86,6 +96,9 @@ impl Command {
             Command::Check(args) => check::run(&args),
             Command::Schema(args) => schema::run(&args),
             Command::Run(args) => run::run(&args),
+            Command::Explain(args) => explain::run(&args),
+            Command::Test(args) => test::run(&args),
+            Command::Routes(args) => routes::run(&args),
             Command::Version(args) => version::run(&args),
             Command::Completion(args) => completion::run(&args, &mut Line::command()),
         }

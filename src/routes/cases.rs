@@ -77,7 +77,7 @@ fn compare(expect: &Expect, outcome: &Outcome) -> Vec<Mismatch> {
         pairs.push(("status", status.to_string(), text(outcome.status.map(|status| status.to_string()).as_deref())));
     }
     let texts = [
-        ("code", code, outcome.code),
+        ("code", code, outcome.code.as_deref()),
         ("path", path, outcome.path.as_deref()),
         ("host", host, outcome.host.as_deref()),
         ("location", location, outcome.location.as_deref()),

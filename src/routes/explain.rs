@@ -1,10 +1,11 @@
 //! Why a request goes where it goes, and why every other route lost: the same lookup, not stopped at the first hit.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use http::HeaderName;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::conditions::Miss;
 use super::fit::Fit;
@@ -17,24 +18,24 @@ use crate::facts::{Captures, Head};
 use crate::rejection::Code;
 
 /// Why a request goes where it goes.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Explanation {
     pub revision: String,
     /// The request as the gateway understands it.
     pub request: Option<Understood>,
     pub outcome: Outcome,
     /// Why the route matched.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<Why>,
     /// Every other route, in the order of the document.
     pub others: Vec<Other>,
 }
 
 /// The request as the gateway understands it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Understood {
     pub method: String,
-    pub scheme: &'static str,
+    pub scheme: Cow<'static, str>,
     pub host: String,
     pub path: String,
     pub query: Option<String>,
@@ -43,7 +44,7 @@ pub struct Understood {
 }
 
 /// Why the route matched, and what it does on the way.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Why {
     pub host: String,
     pub path: String,
@@ -54,18 +55,18 @@ pub struct Why {
 }
 
 /// Names only: values may be secrets.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct HeaderChanges {
     pub written: Vec<String>,
     pub removed: Vec<String>,
 }
 
 /// A route that the request did not take.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Other {
     pub route: String,
     /// What it fails on: `host`, `path`, `listen`, `header`, `query`, `cookie`, `from`, `method`, or `less_specific`.
-    pub lost_by: &'static str,
+    pub lost_by: Cow<'static, str>,
     pub text: String,
 }
 
@@ -126,7 +127,7 @@ impl Table {
                 }
                 None => unvisited(route, head, &set_host),
             };
-            Other { route: route.name.to_string(), lost_by, text }
+            Other { route: route.name.to_string(), lost_by: lost_by.into(), text }
         });
         Explanation {
             revision: self.revision.to_string(),
@@ -224,7 +225,7 @@ fn why(route: &Route, host: &HostPattern, path: Option<String>, fit: Fit, captur
 fn understood(head: &Head<'_>) -> Understood {
     Understood {
         method: head.method.to_string(),
-        scheme: head.scheme.as_str(),
+        scheme: head.scheme.as_str().into(),
         host: head.host.to_owned(),
         path: head.path.to_owned(),
         query: head.query.map(str::to_owned),

@@ -1,7 +1,9 @@
 //! What becomes of a request: the part of an explanation that test cases are compared with.
 
+use std::borrow::Cow;
+
 use http::StatusCode;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::destination::Destination;
 use super::pattern::PathCaptures;
@@ -12,37 +14,37 @@ use crate::policy::{Target, Unfilled};
 use crate::rejection::Code;
 
 /// What becomes of a request.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub struct Outcome {
     pub route: Option<String>,
     /// More than one with a split.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub upstreams: Vec<UpstreamShare>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<UpstreamShare>,
     /// Path and query that go upstream.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// Host that goes upstream.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     /// Of an answer the gateway gives by itself.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     /// Of a rejection.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub code: Option<&'static str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Cow<'static, str>>,
     /// Why it is rejected.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub location: Option<String>,
 }
 
 /// How much of a route's traffic an upstream gets.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct UpstreamShare {
     pub upstream: String,
     pub percent: f64,
@@ -67,7 +69,7 @@ impl Outcome {
 
     pub(super) fn rejected(code: Code, cause: String) -> Outcome {
         let status = Some(code.status().as_u16());
-        Outcome { status, code: Some(code.as_str()), cause: Some(cause), ..Outcome::default() }
+        Outcome { status, code: Some(code.as_str().into()), cause: Some(cause), ..Outcome::default() }
     }
 
     fn of_route(route: &Route, captures: &PathCaptures, head: &Head<'_>) -> Outcome {

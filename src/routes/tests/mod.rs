@@ -54,6 +54,6 @@ fn ask(table: &Table, text: &str) -> Explanation {
 /// The route a request takes, or the code of its rejection.
 fn check_route(table: &Table, request: &str, expect: &str) {
     let outcome = ask(table, request).outcome;
-    let got = outcome.code.map(str::to_owned).or(outcome.route).expect("an outcome");
+    let got = outcome.code.map(String::from).or(outcome.route).expect("an outcome");
     assert_eq!(got, expect, "{request}");
 }

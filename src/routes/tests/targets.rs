@@ -13,7 +13,7 @@ fn rewritten(path: &str, words: &str, request: &str) -> Outcome {
 fn check_target(path: &str, words: &str, request: &str, expect: &str) {
     let outcome = rewritten(path, words, request);
     let got = match outcome.code {
-        Some(code) => code.to_owned(),
+        Some(code) => code.into_owned(),
         None => format!("{} {}", outcome.host.expect("host"), outcome.path.expect("path")),
     };
     assert_eq!(got, expect, "{words} {request}");
@@ -70,7 +70,7 @@ fn queries_are_edited_by_decoded_name() {
 fn check_location(path: &str, to: &str, request: &str, expect: &str) {
     let text = format!("[[route]]\nname = 'r'\nmatch.path = '{path}'\nredirect.to = '{to}'\n");
     let outcome = ask(&table(&text), request).outcome;
-    let got = outcome.location.or(outcome.code.map(str::to_owned));
+    let got = outcome.location.or(outcome.code.map(String::from));
     assert_eq!(got.as_deref(), Some(expect), "{to} {request}");
 }
 

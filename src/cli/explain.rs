@@ -1,0 +1,269 @@
+//! `tollgate explain`: which route a request takes, and why every other one lost. Asks local files, or with `--live` the
+//! gateway itself.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::load::{Files, failed};
+use super::{Exit, Format, print};
+use crate::routes::{Explanation, HeaderChanges, Outcome, Question, Why};
+use crate::settings::Admin;
+
+const LIVE_TIMEOUT: Duration = Duration::from_secs(10);
+const ANSWER_MAX: usize = 64 << 20;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Method, such as `GET`.
+    method: String,
+    /// URL, such as `https://example.com/api/x?y=1`.
+    url: String,
+    /// Request header, `name: value`; may be there several times.
+    #[arg(short = 'H', long = "header", value_name = "HEADER", value_parser = header)]
+    headers: Vec<(String, String)>,
+    /// Client address. Default `127.0.0.1`.
+    #[arg(long, value_name = "IP")]
+    from: Option<String>,
+    /// Name of the listener. Default: the first that is public.
+    #[arg(long, value_name = "NAME")]
+    listen: Option<String>,
+    /// Ask the gateway that runs with these settings (`admin.address`), not the files.
+    #[arg(long, conflicts_with = "routes")]
+    live: bool,
+    #[command(flatten)]
+    files: Files,
+    /// `human` or `json`.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("write `name: value`")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+pub(super) fn run(args: &Args) -> Exit {
+    match if args.live { ask_live(args) } else { ask_files(args) } {
+        Ok(explanation) => match args.format {
+            Format::Human => print(&human(&explanation)),
+            Format::Json => print(&format!("{}\n", serde_json::to_string_pretty(&explanation).unwrap_or_default())),
+        },
+        Err(exit) => exit,
+    }
+}
+
+fn ask_files(args: &Args) -> Result<Explanation, Exit> {
+    let question = Question {
+        request: format!("{} {}", args.method, args.url),
+        headers: args.headers.clone(),
+        from: args.from.clone(),
+        listen: args.listen.clone(),
+    };
+    args.files.load()?.table.answer(&question).map_err(|error| {
+        eprintln!("tollgate: {error}");
+        Exit::Usage
+    })
+}
+
+fn ask_live(args: &Args) -> Result<Explanation, Exit> {
+    let admin = args.files.settings()?.admin;
+    let admin = admin.ok_or_else(|| failed("the settings have no [admin]: nobody can be asked"))?;
+    let mut headers: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, value) in &args.headers {
+        headers.entry(name).or_default().push(value);
+    }
+    let asked = serde_json::json!({
+        "method": args.method, "url": args.url, "headers": headers, "from": args.from, "listen": args.listen,
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| failed(&error.to_string()))?;
+    let answer = runtime.block_on(async {
+        match tokio::time::timeout(LIVE_TIMEOUT, post(&admin, asked.to_string())).await {
+            Ok(answer) => answer,
+            Err(_) => Err("no answer in time".to_owned()),
+        }
+    });
+    let answer = answer.map_err(|reason| failed(&format!("{}: {reason}", admin.address)))?;
+    serde_json::from_slice(&answer).map_err(|error| failed(&format!("{}: not an explanation: {error}", admin.address)))
+}
+
+async fn post(admin: &Admin, body: String) -> Result<Bytes, String> {
+    if let Some(path) = admin.address.strip_prefix("unix:") {
+        let stream = tokio::net::UnixStream::connect(path).await.map_err(|error| error.to_string())?;
+        return exchange(stream, "localhost", admin, body).await;
+    }
+    let address: SocketAddr = admin.address.parse().map_err(|_| "not an address".to_owned())?;
+    // What listens everywhere is asked here.
+    let address = match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => SocketAddr::from(([127, 0, 0, 1], v4.port())),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, v6.port())),
+        other => other,
+    };
+    let stream = tokio::net::TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+    exchange(stream, &address.to_string(), admin, body).await
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    host: &str,
+    admin: &Admin,
+    body: String,
+) -> Result<Bytes, String> {
+    let text = |error: hyper::Error| error.to_string();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
+    let mut request = http::Request::post("/explain")
+        .header(http::header::HOST, host)
+        .header(http::header::CONTENT_TYPE, "application/json");
+    if let Some(token) = &admin.token {
+        request = request.header(http::header::AUTHORIZATION, format!("Bearer {}", token.trim()));
+    }
+    let request = request.body(Full::new(Bytes::from(body))).map_err(|error| error.to_string())?;
+    let exchange = async move {
+        let response = sender.send_request(request).await.map_err(text)?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+        let body = body.map_err(|error| error.to_string())?.to_bytes();
+        if status.is_success() { Ok(body) } else { Err(format!("{status}: {}", String::from_utf8_lossy(&body))) }
+    };
+    // The sender goes with the exchange, and the connection with the sender.
+    tokio::join!(exchange, connection).0
+}
+
+fn human(explanation: &Explanation) -> String {
+    let Explanation { revision, request, outcome, why, others } = explanation;
+    let mut lines = Vec::new();
+    if let Some(asked) = request {
+        let query = asked.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
+        lines.push(format!("{} {}://{}{}{query}", asked.method, asked.scheme, asked.host, asked.path));
+        lines.push(format!("  from {} on listener {}, revision {revision}", asked.client, asked.listen));
+    }
+    lines.extend(outcome_lines(outcome));
+    lines.extend(why.iter().flat_map(why_lines));
+    if !others.is_empty() {
+        lines.push("other routes".to_owned());
+        let width = others.iter().map(|other| other.route.chars().count()).max().unwrap_or(0);
+        lines.extend(
+            others.iter().map(|other| format!("  {:width$}  {:13}  {}", other.route, other.lost_by, other.text)),
+        );
+    }
+    lines.join("\n") + "\n"
+}
+
+fn outcome_lines(outcome: &Outcome) -> Vec<String> {
+    let Outcome { route, upstreams, mirror, path, host, status, code, cause, allow, location } = outcome;
+    let mut lines = vec![format!("route {}", route.as_deref().unwrap_or("none"))];
+    let mut add = |what: &str, text: Option<String>| lines.extend(text.map(|text| format!("  {what:9} {text}")));
+    for share in upstreams {
+        add("upstream", Some(format!("{} ({}%)", share.upstream, share.percent)));
+    }
+    add("mirror", mirror.as_ref().map(|share| format!("{} ({}%)", share.upstream, share.percent)));
+    add("host", host.clone());
+    add("path", path.clone());
+    add("status", status.map(|status| status.to_string()));
+    add("code", code.as_ref().map(ToString::to_string));
+    add("because", cause.clone());
+    add("allow", allow.clone());
+    add("location", location.clone());
+    lines
+}
+
+fn why_lines(why: &Why) -> Vec<String> {
+    let Why { host, path, fit, captures, request_headers, response_headers } = why;
+    let mut lines = vec![format!("matched by host {host}, path {path}, {fit}")];
+    lines.extend(captures.iter().map(|(name, value)| format!("  {{path.{name}}} = {value}")));
+    for (what, HeaderChanges { written, removed }) in [("request", request_headers), ("response", response_headers)] {
+        for (does, names) in [("writes", written), ("removes", removed)] {
+            if !names.is_empty() {
+                lines.push(format!("  {does} {what} headers {}", names.join(", ")));
+            }
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::extract::Json;
+    use axum::http::{HeaderMap, StatusCode};
+    use axum::routing::post;
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn args(more: &[&str]) -> Args {
+        Line::try_parse_from(["explain", "GET", "http://h/api/x"].iter().chain(more)).expect("arguments").args
+    }
+
+    fn explained(more: &[&str]) -> Result<String, Exit> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("routes.toml");
+        let text = "format = 1\n[upstream.one]\naddress = '127.0.0.1:1'\n\
+            [[route]]\nname = 'api'\nmatch = { path = '/api/*', header = { x-a = '1' } }\nupstream = 'one'\n\
+            rewrite.strip_prefix = '/api'\nrequest_headers.set.x-b = '${NOT_SET_ANYWHERE}'\n\
+            [[route]]\nname = 'rest'\nrespond = {}\n";
+        std::fs::write(&file, text).expect("written");
+        let args = Args { files: Files { config: None, routes: Some(file) }, ..args(more) };
+        ask_files(&args).map(|explanation| human(&explanation))
+    }
+
+    #[test]
+    fn says_where_a_request_goes_and_why_others_lost() {
+        let text = explained(&["-H", "x-a: 1"]).expect("an explanation");
+        for part in [
+            "route api\n  upstream  one (100%)\n  host      h\n  path      /x\n",
+            "matched by host any host, path /api/*, header (1 exact)\n  {path.*} = x\n  writes request headers x-b\n",
+            "other routes\n  rest  less_specific  `/*` (no conditions) comes after route `api`\n",
+        ] {
+            assert!(text.contains(part), "{part}\nis not in\n{text}");
+        }
+        let text = explained(&[]).expect("an explanation");
+        assert!(text.contains("route rest\n  status    200\n") && text.contains("api  header"), "{text}");
+    }
+
+    #[test]
+    fn a_question_that_makes_no_sense_is_a_mistake_of_usage() {
+        assert_eq!(explained(&["--listen", "nowhere"]), Err(Exit::Usage));
+        assert_eq!(explained(&["--from", "here"]), Err(Exit::Usage));
+        assert!(Line::try_parse_from(["explain", "GET", "http://h/", "-H", "no colon"]).is_err());
+        assert!(Line::try_parse_from(["explain", "GET", "http://h/", "--live", "--routes", "x"]).is_err());
+    }
+
+    #[tokio::test]
+    async fn asks_a_gateway_with_its_token() {
+        let answer = |headers: HeaderMap, Json(asked): Json<serde_json::Value>| async move {
+            if headers.get("authorization").is_none_or(|value| value != "Bearer t") {
+                return Err(StatusCode::UNAUTHORIZED);
+            }
+            let outcome = serde_json::json!({ "route": asked["url"] });
+            Ok(Json(serde_json::json!({ "revision": "r", "request": null, "outcome": outcome, "others": [] })))
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = listener.local_addr().expect("address").to_string();
+        let server =
+            tokio::spawn(axum::serve(listener, axum::Router::new().route("/explain", post(answer))).into_future());
+        let ask = |token: &str| {
+            let admin = Admin { address: address.clone(), token: Some(token.to_owned()), hosts: Default::default() };
+            async move { post_to(&admin).await }
+        };
+        let explanation: Explanation = serde_json::from_slice(&ask("t").await.expect("an answer")).expect("JSON");
+        assert_eq!(explanation.outcome.route.as_deref(), Some("http://h/"));
+        assert!(ask("wrong").await.is_err_and(|reason| reason.contains("401")));
+        server.abort();
+    }
+
+    async fn post_to(admin: &Admin) -> Result<Bytes, String> {
+        super::post(admin, serde_json::json!({ "method": "GET", "url": "http://h/" }).to_string()).await
+    }
+}

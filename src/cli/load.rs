@@ -1,0 +1,90 @@
+//! The table of local files, for commands that ask it: `explain`, `test`, `routes`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::Exit;
+use crate::config::{Document, References, print, read};
+use crate::problem::Problem;
+use crate::routes::{self, Env, Table};
+use crate::scalar::OneOrMany;
+use crate::settings::{Dns, Settings};
+use crate::tasks::Tasks;
+use crate::upstream::Pools;
+
+/// Where gateways keep their settings by default.
+const SETTINGS: &str = "config/edge.toml";
+
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct Files {
+    /// Settings: they name the listeners and the routes file. Default `config/edge.toml`.
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Routes, instead of those that the settings name. Without `-c` every listener it names counts as there.
+    #[arg(long, value_name = "FILE")]
+    pub(super) routes: Option<PathBuf>,
+}
+
+/// A document and its table.
+pub(super) struct Loaded {
+    pub(super) name: String,
+    pub(super) text: String,
+    pub(super) document: Document,
+    pub(super) table: Table,
+}
+
+impl Files {
+    /// Compiles the files; says what is wrong with them on standard error. Nothing is opened but files.
+    pub(super) fn load(&self) -> Result<Loaded, Exit> {
+        let settings = match (&self.config, &self.routes) {
+            (None, Some(_)) => None,
+            _ => Some(self.settings()?),
+        };
+        let file = self.routes.clone().or_else(|| settings.as_ref().map(|settings| settings.routes.file.clone()));
+        let file = file.unwrap_or_default();
+        let (name, text) = text_of(&file)?;
+        let (document, problems) = best(|references| read::document(&text, references));
+        let Some(document) = document else { return Err(invalid(&name, &text, &problems)) };
+        let env = settings.as_ref().map_or_else(|| Env::assumed(&document), Env::of);
+        // A name server is named so that those of this machine are not looked up; none is asked.
+        let dns = Dns { servers: OneOrMany(vec!["127.0.0.1:53".to_owned()]), ..Dns::default() };
+        let pools = Pools::new(&dns, Tasks::default()).map_err(|error| failed(&error.to_string()))?;
+        let (table, problems) = routes::compile(&document, &env, &pools);
+        let Some(mut table) = table else { return Err(invalid(&name, &text, &problems)) };
+        table.revision = routes::revision(&text);
+        Ok(Loaded { name, text, document, table })
+    }
+
+    pub(super) fn settings(&self) -> Result<Settings, Exit> {
+        let file = self.config.as_deref().unwrap_or(Path::new(SETTINGS));
+        let (name, text) = text_of(file)?;
+        let variables = crate::config::from_environment();
+        let (settings, problems) = best(|references| read::settings(&text, references, &variables));
+        settings.ok_or_else(|| invalid(&name, &text, &problems))
+    }
+}
+
+/// What references stand for here if they can be resolved here; without them otherwise: these commands need no secrets.
+fn best<T>(read: impl Fn(&References) -> (Option<T>, Vec<Problem>)) -> (Option<T>, Vec<Problem>) {
+    match read(&References::resolve()) {
+        (Some(words), problems) => (Some(words), problems),
+        (None, _) => read(&References::symbolic()),
+    }
+}
+
+fn text_of(file: &Path) -> Result<(String, String), Exit> {
+    match fs::read_to_string(file) {
+        Ok(text) => Ok((file.display().to_string(), text)),
+        Err(error) => Err(failed(&format!("cannot read {}: {error}", file.display()))),
+    }
+}
+
+fn invalid(name: &str, text: &str, problems: &[Problem]) -> Exit {
+    eprint!("{}", print::report(name, text, problems));
+    Exit::Invalid
+}
+
+pub(super) fn failed(reason: &str) -> Exit {
+    eprintln!("tollgate: {reason}");
+    Exit::Failed
+}
