@@ -14,6 +14,7 @@ mod overrides;
 pub mod page;
 mod peel;
 pub mod place;
+mod plant;
 pub mod print;
 pub mod read;
 mod references;

@@ -29,8 +29,11 @@ pub(super) struct Override {
 
 /// Which places the variables speak for, sections that exist only by them included.
 pub(super) fn places(text: &str, variables: &[(String, String)]) -> Vec<Override> {
-    let root = tree::parse(text).root;
     let mut places = Vec::new();
+    if variables.is_empty() {
+        return places;
+    }
+    let root = tree::parse(text).root;
     for (variable, _) in variables {
         let Ok(steps) = steps(&root, variable) else { continue };
         let missing = (1..=steps.len()).find(|len| steps.get(..*len).is_some_and(|part| root.at(part).is_none()));

@@ -6,7 +6,8 @@
 use serde::de::DeserializeOwned;
 
 use super::decode::{Kind, Mistake};
-use super::tree::{Node, Spoilt, Value};
+use super::plant;
+use super::tree::{Node, Planted, Spoilt, Value};
 use super::wording::{explain, missing};
 use crate::problem::{Path, Problem, nearest};
 
@@ -76,7 +77,7 @@ impl Peeler<'_> {
 
     fn missing_key(&mut self, root: &mut Node<'_>, steps: &[String], key: &'static str) -> bool {
         let Some(table) = root.at(steps) else { return false };
-        let explained = table.planted
+        let explained = table.planted != Planted::No
             || table.entry(key).is_some()
             || self.meant.iter().any(|(at, meant)| at == steps && *meant == key)
             || self.spoilt.lost_keys();
@@ -85,16 +86,22 @@ impl Peeler<'_> {
         if !explained {
             self.report(place, Some(table.span.clone()), format!("`{key}` is missing"), missing(key));
         }
-        self.plant(root, steps, key)
+        plant::for_missing(root, steps, key)
     }
 
     fn wrong_value<T: DeserializeOwned>(&mut self, root: &mut Node<'_>, steps: &[String], kind: Kind) -> bool {
         let Some(node) = root.at(steps) else { return false };
-        if node.planted {
-            return self.plant_other(root, steps);
+        match node.planted {
+            Planted::No if node.symbolic => return plant::for_reference(root, steps),
+            Planted::No => {}
+            Planted::ForReference => return plant::another(root, steps, &kind) || self.take_out(root, steps),
+            Planted::ForMissing => {
+                let around = steps.split_last().map(|(_, table)| table);
+                return plant::another(root, steps, &kind) || around.is_some_and(|table| self.take_out(root, table));
+            }
         }
         // A table that lost a wrong key may well not be what its type wants.
-        if !node.symbolic && !node.has_gone() {
+        if !node.has_gone() {
             let (span, written) = (node.span.clone(), node.written.clone());
             let (message, help) = match written {
                 None => explain(&kind, steps),
@@ -123,63 +130,6 @@ impl Peeler<'_> {
             }
             _ => false,
         }
-    }
-
-    fn plant(&mut self, root: &mut Node<'_>, table: &[String], key: &'static str) -> bool {
-        let mut steps = table.to_vec();
-        steps.push(key.to_owned());
-        if root.at(&steps).is_none() {
-            match root.at_mut(table).map(|node| &mut node.value) {
-                Some(Value::Table(entries)) => entries.push(super::tree::Entry {
-                    key: key.into(),
-                    key_span: 0..0,
-                    node: Node::new(0..0, Value::Boolean(false)),
-                }),
-                _ => return false,
-            }
-        }
-        match (root.at_mut(&steps), seedlings().next()) {
-            (Some(node), Some(value)) => {
-                *node = Node { planted: true, ..Node::new(0..0, value) };
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// The planted value was of the wrong kind: the next one, or the table goes.
-    fn plant_other(&mut self, root: &mut Node<'_>, steps: &[String]) -> bool {
-        let Some(node) = root.at_mut(steps) else { return false };
-        let tried = seedlings().position(|value| same(&value, &node.value));
-        match tried.and_then(|tried| seedlings().nth(tried + 1)) {
-            Some(value) => {
-                node.value = value;
-                true
-            }
-            None => steps.split_last().is_some_and(|(_, table)| self.take_out(root, table)),
-        }
-    }
-}
-
-/// Values tried in turn where one is missing.
-fn seedlings() -> impl Iterator<Item = Value<'static>> {
-    [
-        Value::Text("x".into()),
-        Value::Integer(1),
-        Value::Text("1s".into()),
-        Value::Text("1B".into()),
-        Value::Boolean(true),
-        Value::Text("http".into()),
-        Value::List(Vec::new()),
-        Value::Table(Vec::new()),
-    ]
-    .into_iter()
-}
-
-fn same(a: &Value<'_>, b: &Value<'_>) -> bool {
-    match (a, b) {
-        (Value::Text(a), Value::Text(b)) => a == b,
-        _ => std::mem::discriminant(a) == std::mem::discriminant(b),
     }
 }
 

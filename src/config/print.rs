@@ -35,6 +35,9 @@ pub struct Entry {
 
 /// Every problem with file, line and column.
 pub fn entries(file: &str, text: &str, problems: &[Problem]) -> Vec<Entry> {
+    if problems.is_empty() {
+        return Vec::new();
+    }
     let places = Places::of(text);
     problems
         .iter()
@@ -83,8 +86,11 @@ pub fn report_as(look: Look, file: &str, text: &str, problems: &[Problem]) -> St
         .with_links(false)
         .with_context_lines(1)
         .without_syntax_highlighting();
-    let places = Places::of(text);
     let mut out = String::new();
+    if problems.is_empty() {
+        return out;
+    }
+    let places = Places::of(text);
     for (problem, entry) in problems.iter().zip(entries(file, text, problems)) {
         let Entry { file: name, line, column, severity, message, help, .. } = entry;
         let mut diagnostic =

@@ -50,6 +50,9 @@ impl<T> Draft<T> {
 
     /// The words if there is no error, and all problems in the order of the text.
     pub fn finish(mut self, text: &str) -> (Option<T>, Vec<Problem>) {
+        if self.problems.is_empty() {
+            return (self.words, self.problems);
+        }
         let places = Places::of(text);
         let at =
             |problem: &Problem| problem.span.clone().or_else(|| places.locate(&problem.path)).map(|span| span.start);
@@ -115,6 +118,10 @@ fn draft<T: DeserializeOwned>(text: &str, references: &References, variables: &[
         }
     });
     let words = peel(&mut root, &spoilt, &mut problems, &mut blurred);
+    if words.is_none() && !problems.iter().any(Problem::is_error) {
+        let help = "mend what is told here, or split the file, and check again";
+        problems.push(Problem::error(Path::default(), "there is more here than could be read").help(help));
+    }
     Draft { words, problems, blurred }
 }
 

@@ -13,6 +13,16 @@ use crate::problem::Problem;
 mod syntax;
 pub(super) use syntax::Spoilt;
 
+/// Why a value that the author did not write stands in the tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Planted {
+    No,
+    /// For a text whose references nobody resolved.
+    ForReference,
+    /// For a key that is missing.
+    ForMissing,
+}
+
 /// A value with its place.
 #[derive(Clone, Debug)]
 pub(super) struct Node<'t> {
@@ -22,7 +32,7 @@ pub(super) struct Node<'t> {
     /// Taken out: a mistake that has been reported.
     pub(super) gone: bool,
     /// Put in by the reader where something was missing, so that the rest can be read.
-    pub(super) planted: bool,
+    pub(super) planted: Planted,
     /// The text as written, if it holds references or comes from the environment: what messages may show.
     pub(super) written: Option<Box<str>>,
     /// The text still holds references that nobody resolved.
@@ -115,7 +125,7 @@ fn table(from: DeTable<'_>) -> Value<'_> {
 
 impl<'t> Node<'t> {
     pub(super) fn new(span: Range<usize>, value: Value<'t>) -> Node<'t> {
-        Node { span, value, gone: false, planted: false, written: None, symbolic: false }
+        Node { span, value, gone: false, planted: Planted::No, written: None, symbolic: false }
     }
 
     /// One step further in: a key of a table or an index of a list.
