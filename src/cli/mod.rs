@@ -8,6 +8,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 mod check;
 mod completion;
 mod demo;
+mod dev;
 mod explain;
 mod load;
 mod routes;
@@ -57,19 +58,21 @@ struct Line {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the gateway.
+    Run(run::Args),
+    /// Run the gateway with a local certificate, in front of a small built-in server.
+    Dev(dev::Args),
     /// Find every mistake in configuration files, without touching anything else.
     #[command(short_flag = 't')]
     Check(check::Args),
-    /// Print the JSON Schema of a file, or the reference page.
-    Schema(schema::Args),
-    /// Run the gateway.
-    Run(run::Args),
     /// Say which route a request takes, and why every other one lost.
     Explain(explain::Args),
     /// Run the `[[test]]` cases written beside the routes.
     Test(test::Args),
     /// List the routes in the order they are tried in.
     Routes(routes::Args),
+    /// Print the JSON Schema of a file, or the reference page.
+    Schema(schema::Args),
     /// Print the version.
     Version(version::Args),
     /// Print a completion script for a shell.
@@ -93,12 +96,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 impl Command {
     fn run(self) -> Exit {
         match self {
-            Command::Check(args) => check::run(&args),
-            Command::Schema(args) => schema::run(&args),
             Command::Run(args) => run::run(&args),
+            Command::Dev(args) => dev::run(&args),
+            Command::Check(args) => check::run(&args),
             Command::Explain(args) => explain::run(&args),
             Command::Test(args) => test::run(&args),
             Command::Routes(args) => routes::run(&args),
+            Command::Schema(args) => schema::run(&args),
             Command::Version(args) => version::run(&args),
             Command::Completion(args) => completion::run(&args, &mut Line::command()),
         }

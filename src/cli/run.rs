@@ -1,23 +1,30 @@
 //! `tollgate run`: the gateway.
 
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::runtime::Builder;
+
 use super::Exit;
-use crate::config::{References, from_environment, print, read};
-use crate::control::signals::Signals;
-use crate::front::handover::{Inherited, take_over};
+use crate::config::print::{Look, report_as};
+use crate::config::{References, from_environment, read};
+use crate::control::signals::{Signal, Signals};
+use crate::front::handover::take_over;
 use crate::gateway::{Ended, Gateway, Options, StartError};
 use crate::settings::Settings;
+use crate::source;
 use crate::telemetry::init_log;
 
 /// Set by harnesses that let the system choose ports (`address = "127.0.0.1:0"`).
 const PORTS_FILE: &str = "TOLLGATE_PORTS_FILE";
-
-/// Tasks that are still running at the end get this long.
+/// Threads that are still in a system call at the end get this long.
 const LAST: Duration = Duration::from_millis(500);
+const SIGNALS: &str = "Signals: TERM and INT drain (a second INT ends at once), HUP reads routes, what they refer to and \
+    certificates again, QUIT hands the listening sockets to a gateway started with --upgrade, USR1 reopens logs.";
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = SIGNALS)]
 pub(super) struct Args {
     /// Boot settings.
     #[arg(short, long, value_name = "FILE", default_value = "config/edge.toml")]
@@ -32,85 +39,99 @@ pub(super) fn run(args: &Args) -> Exit {
         Ok(settings) => settings,
         Err(exit) => return exit,
     };
-    if let Err(error) = init_log(&settings.log) {
-        eprintln!("error: log.level: {error}");
-        return Exit::Invalid;
-    }
-    start(settings, args.upgrade, |_| {})
+    let successor_of = match (args.upgrade, &settings.drain.handover) {
+        (false, _) => None,
+        (true, Some(path)) => Some(path.clone()),
+        (true, None) => {
+            eprintln!("error: --upgrade needs `drain.handover` in {}", args.config.display());
+            return Exit::Usage;
+        }
+    };
+    on_threads(settings.threads(), serve(settings, successor_of.as_deref(), || {}))
 }
 
-/// The settings of a file, or the report of its problems on stderr.
+/// The settings of a file, the log begun as they want it; or the report of their problems on stderr.
 pub(super) fn settings(path: &Path) -> Result<Settings, Exit> {
     let name = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        eprintln!("error: cannot read {name}: {error}");
+    let text = source::file::read(path).map_err(|error| {
+        eprintln!("error: {error}");
         eprintln!("help: name the boot settings with -c FILE; `tollgate dev` needs none");
         Exit::Failed
     })?;
-    let references = References::resolve();
-    let (settings, problems) = read::settings(&text, &references, &from_environment());
-    if !problems.is_empty() {
-        eprint!("{}", print::report(&name, &text, &problems));
-    }
-    match settings {
-        Some(settings) if !problems.iter().any(crate::problem::Problem::is_error) => Ok(settings),
-        _ => Err(Exit::Invalid),
+    let (settings, problems) = read::settings(&text, &References::resolve(), &from_environment());
+    eprint!("{}", report_as(look(), &name, &text, &problems));
+    let settings = settings.ok_or(Exit::Invalid)?;
+    init_log(&settings.log).map_err(|error| {
+        eprintln!("error: {name}: log.level: {error}");
+        Exit::Invalid
+    })?;
+    Ok(settings)
+}
+
+fn look() -> Look {
+    match std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
+        true => Look::Colour,
+        false => Look::Plain,
     }
 }
 
-/// Runs a gateway until it is told to leave. `started` is called once it serves.
-pub(super) fn start(settings: Settings, upgrade: bool, started: impl FnOnce(&Gateway)) -> Exit {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(settings.threads()).enable_all().build();
-    let runtime = match runtime {
+/// Runs the work on threads of its own, and leaves none behind.
+pub(super) fn on_threads(threads: usize, work: impl Future<Output = Exit>) -> Exit {
+    let built = Builder::new_multi_thread().worker_threads(threads).thread_name("tollgate").enable_all().build();
+    let runtime = match built {
         Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("error: no threads: {error}");
-            return Exit::Failed;
-        }
+        Err(error) => return failed(&format!("cannot start {threads} threads: {error}")),
     };
-    let exit = runtime.block_on(async {
-        // From here on a signal means what it says, also while starting.
-        let signals = match Signals::of_process() {
-            Ok(signals) => signals,
-            Err(error) => return failed(&error),
-        };
-        let mut options = Options { ports_file: std::env::var_os(PORTS_FILE).map(PathBuf::from), ..Options::default() };
-        if upgrade {
-            match inherit(&settings).await {
-                Ok((inherited, successor)) => {
-                    options.inherited = inherited;
-                    options.successor = Some(successor);
-                }
-                Err(error) => return failed(&error),
-            }
-        }
-        match Gateway::start(settings, options).await {
-            Ok(gateway) => {
-                started(&gateway);
-                match gateway.run(signals).await {
-                    Ended::Drained | Ended::CutOff => Exit::Ok,
-                }
-            }
-            Err(error @ StartError::Document(_)) => {
-                failed(&error);
-                Exit::Invalid
-            }
-            Err(error) => failed(&error),
-        }
-    });
+    let exit = runtime.block_on(work);
     runtime.shutdown_timeout(LAST);
     exit
 }
 
-async fn inherit(
-    settings: &Settings,
-) -> Result<(Inherited, crate::front::handover::Successor), Box<dyn std::error::Error>> {
-    let path = settings.drain.handover.as_ref().ok_or("--upgrade needs `drain.handover` in the settings")?;
-    Ok(take_over(path, settings.drain.handover_timeout.0).await?)
+/// Runs a gateway until it is told to leave, in the place of the one at `successor_of` if there is a path. `up` is called
+/// once it serves.
+pub(super) async fn serve(settings: Settings, successor_of: Option<&Path>, up: impl FnOnce()) -> Exit {
+    // From here on a signal means what it says, also while starting.
+    let mut signals = match Signals::of_process() {
+        Ok(signals) => signals,
+        Err(error) => return failed(&error),
+    };
+    let started = tokio::select! {
+        started = start(settings, successor_of) => started,
+        () = told_to_leave(&mut signals) => return Exit::Ok,
+    };
+    match started {
+        Ok(gateway) => {
+            up();
+            match gateway.run(signals).await {
+                // Both are a way of leaving; the log says how many were cut off.
+                Ended::Drained | Ended::CutOff => Exit::Ok,
+            }
+        }
+        Err(error @ StartError::Document(_)) => {
+            failed(&error);
+            Exit::Invalid
+        }
+        Err(error) => failed(&error),
+    }
 }
 
-fn failed(error: &dyn std::fmt::Display) -> Exit {
+async fn start(settings: Settings, successor_of: Option<&Path>) -> Result<Gateway, StartError> {
+    let mut options = Options { ports_file: std::env::var_os(PORTS_FILE).map(PathBuf::from), ..Options::default() };
+    if let Some(path) = successor_of {
+        tracing::info!(socket = %path.display(), "hand-over: waiting for the running gateway, which is to be sent QUIT");
+        let (inherited, successor) = take_over(path, settings.drain.handover_timeout.0).await?;
+        options.inherited = inherited;
+        options.successor = Some(successor);
+    }
+    Gateway::start(settings, options).await
+}
+
+/// While a gateway starts there is nothing to reload or hand over.
+async fn told_to_leave(signals: &mut Signals) {
+    while !matches!(signals.next().await, Signal::Terminate | Signal::Interrupt) {}
+}
+
+pub(super) fn failed(error: &dyn std::fmt::Display) -> Exit {
     eprintln!("error: {error}");
     Exit::Failed
 }
