@@ -15,6 +15,7 @@ use crate::facts::Scheme;
 use crate::rejection::{Code, Rejection};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 impl Gate {
@@ -97,7 +98,13 @@ impl Gate {
         };
         upstream.insert_header(VIA, via)?;
         upstream.insert_header(X_REQUEST_ID, ctx.request_id.as_str())?;
-        upstream.insert_header(TRACEPARENT, ctx.attempt_trace.unwrap_or(ctx.trace).header_value())?;
+        if self.telemetry.traces() {
+            upstream.insert_header(TRACEPARENT, ctx.attempt_trace.unwrap_or(ctx.trace).header_value())?;
+            if ctx.parent_span.is_none() {
+                // It belongs to a trace that was not taken up (W3C trace context 3.3).
+                upstream.remove_header(&TRACESTATE);
+            }
+        }
         Ok(())
     }
 }

@@ -56,7 +56,7 @@ async fn the_admin_listener_shows_routes_upstreams_and_config() {
     let (origin, gateway) = hello().await;
     gateway.get("http://app.test/").await;
     let routes = gateway.admin("/routes").await.json().to_string();
-    assert!(routes.contains("\"all\"") && routes.contains("\"origin\""), "{routes}");
+    assert!(routes.contains("\"all\"") && routes.contains("\"upstream origin\""), "{routes}");
     let upstream = gateway.upstream("origin").await.to_string();
     assert!(upstream.contains(&origin.address().to_string()), "{upstream}");
     let config = gateway.config().await;
@@ -75,7 +75,7 @@ async fn a_live_explanation_names_the_route_and_the_losers() {
     let reply = gateway.explain(json!({ "method": "GET", "url": "http://app.test/api/x" })).await;
     assert_eq!(reply.status, 200, "{reply:?}");
     let told = reply.json();
-    assert_eq!(told["route"], "api", "{told}");
+    assert_eq!(told["outcome"]["route"], "api", "{told}");
     assert!(told.to_string().contains("rest"), "why every other one lost: {told}");
     let wrong = gateway.explain(json!({ "method": "GET" })).await;
     assert!(wrong.status.is_client_error(), "{wrong:?}");
@@ -218,9 +218,38 @@ async fn usr1_opens_the_access_log_again() {
     assert!(std::fs::read_to_string(rotated).unwrap().contains("/before"));
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+async fn traced() -> (Collector, Origin, Gateway) {
+    let (collector, origin) = (Collector::start(), Origin::text("hello"));
+    let gateway = Gateway::with(&routes::all_to(origin.address()), |settings| {
+        settings.set("traces.endpoint", collector.endpoint()).set("traces.sample_percent", 100);
+    })
+    .await;
+    (collector, origin, gateway)
+}
+
+/// A span that nobody records would break the trace, and a decision of ours would keep services from sampling.
+#[tokio::test]
+async fn without_traces_the_clients_context_passes_through() {
+    let (origin, gateway) = hello().await;
+    let given = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let request = Request::get("http://app.test/").header("traceparent", given).header("tracestate", "vendor=1");
+    gateway.h1().await.fetch(request.body(empty()).unwrap()).await;
+    assert_eq!(
+        (origin.last().header("traceparent"), origin.last().header("tracestate")),
+        (given.into(), "vendor=1".into())
+    );
+    gateway.access_line(|line| line["trace_id"] == "0af7651916cd43dd8448eb211c80319c").await;
+    gateway.get("http://app.test/").await;
+    assert_eq!(origin.last().header("traceparent"), "");
+}
+
 #[tokio::test]
 async fn a_trace_is_carried_on() {
-    let (origin, gateway) = hello().await;
+    let (collector, origin, gateway) = traced().await;
     let trace = "0af7651916cd43dd8448eb211c80319c";
     let request = Request::get("http://app.test/")
         .header("traceparent", format!("00-{trace}-b7ad6b7169203331-01"))
@@ -232,14 +261,16 @@ async fn a_trace_is_carried_on() {
     assert!(!parent.contains("b7ad6b7169203331"), "a span of our own stands between: {parent}");
     assert_eq!(seen.header("tracestate"), "vendor=1");
     let line = gateway.access_line(|line| line["trace_id"] == trace).await;
-    assert!(parent.contains(line["span_id"].as_str().unwrap()), "{line}");
+    // The upstream is asked by the span of the attempt, whose parent is the one in the log.
+    let attempt = eventually!(collector.spans().into_iter().find(|span| parent.contains(&hex(&span.span_id))));
+    assert_eq!(line["span_id"], hex(&attempt.parent_span_id));
 }
 
 #[tokio::test]
 async fn without_a_usable_one_a_trace_begins() {
-    let (origin, gateway) = hello().await;
+    let (_collector, origin, gateway) = traced().await;
     for given in [None, Some("nonsense"), Some("00-00000000000000000000000000000000-b7ad6b7169203331-01")] {
-        let mut request = Request::get("http://app.test/");
+        let mut request = Request::get("http://app.test/").header("tracestate", "vendor=1");
         if let Some(given) = given {
             request = request.header("traceparent", given);
         }
@@ -248,20 +279,16 @@ async fn without_a_usable_one_a_trace_begins() {
         let parts: Vec<_> = parent.split('-').map(str::len).collect();
         assert_eq!(parts, [2, 32, 16, 2], "{given:?}: {parent}");
         assert!(!parent.contains("0000000000000000"), "{given:?}: {parent}");
+        assert_eq!(origin.last().header("tracestate"), "", "it belongs to a trace that was not taken up");
     }
 }
 
 #[tokio::test]
 async fn spans_reach_a_collector() {
-    let (collector, origin) = (Collector::start(), Origin::text("hello"));
-    let gateway = Gateway::with(&routes::all_to(origin.address()), |settings| {
-        settings.set("traces.endpoint", collector.endpoint()).set("traces.sample_percent", 100);
-    })
-    .await;
+    let (collector, origin, gateway) = traced().await;
     let trace = "0af7651916cd43dd8448eb211c80319c";
     let request = Request::get("http://app.test/path").header("traceparent", format!("00-{trace}-b7ad6b7169203331-01"));
     gateway.h1().await.fetch(request.body(empty()).unwrap()).await;
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let span = eventually!(collector.spans().into_iter().find(|span| hex(&span.parent_span_id) == "b7ad6b7169203331"));
     assert_eq!(hex(&span.trace_id), trace);
     assert!(span.end_time_unix_nano > span.start_time_unix_nano);
@@ -276,11 +303,7 @@ async fn spans_reach_a_collector() {
 
 #[tokio::test]
 async fn a_client_that_does_not_sample_is_heard() {
-    let (collector, origin) = (Collector::start(), Origin::text("hello"));
-    let gateway = Gateway::with(&routes::all_to(origin.address()), |settings| {
-        settings.set("traces.endpoint", collector.endpoint()).set("traces.sample_percent", 100);
-    })
-    .await;
+    let (collector, origin, gateway) = traced().await;
     let send = async |parent: &str| {
         let request = Request::get("http://app.test/").header("traceparent", parent).body(empty()).unwrap();
         gateway.h1().await.fetch(request).await
