@@ -7,7 +7,9 @@ mod kit;
 
 mod balancing;
 mod change;
+mod cli;
 mod codes;
+mod corpus;
 mod destinations;
 mod floods;
 mod grpc;
@@ -26,3 +28,4 @@ mod streaming;
 mod tidy;
 mod upstream_tls;
 mod websocket;
+mod wire;
