@@ -25,6 +25,7 @@ mod seeing;
 mod slow_clients;
 mod soak;
 mod streaming;
+mod systems;
 mod tidy;
 mod upstream_tls;
 mod websocket;

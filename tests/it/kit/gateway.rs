@@ -20,6 +20,7 @@ pub(crate) struct Gateway {
     ports: BTreeMap<String, String>,
     /// What `https` shows is signed by it.
     pub(crate) authority: Arc<Authority>,
+    environment: Vec<(String, String)>,
     log: PathBuf,
 }
 
@@ -51,15 +52,20 @@ impl Gateway {
         ] {
             std::fs::write(directory.path().join(name), text).unwrap();
         }
-        Gateway::spawn(directory, authority, &[]).await
+        Gateway::spawn(directory, authority, settings.environment, &[]).await
     }
 
     /// Another process on the same settings: after a stop, or with `--upgrade` beside the running one.
     pub(crate) async fn successor(&self, args: &[&str]) -> Result<Gateway, Ran> {
-        Gateway::spawn(self.directory.clone(), self.authority.clone(), args).await
+        Gateway::spawn(self.directory.clone(), self.authority.clone(), self.environment.clone(), args).await
     }
 
-    async fn spawn(directory: Arc<TempDir>, authority: Arc<Authority>, args: &[&str]) -> Result<Gateway, Ran> {
+    async fn spawn(
+        directory: Arc<TempDir>,
+        authority: Arc<Authority>,
+        environment: Vec<(String, String)>,
+        args: &[&str],
+    ) -> Result<Gateway, Ran> {
         let unique = fastrand::u64(..);
         let file = directory.path().join(format!("ports-{unique:x}.json"));
         let log = directory.path().join(format!("stderr-{unique:x}.log"));
@@ -69,11 +75,12 @@ impl Gateway {
             .current_dir(directory.path())
             .env("TOLLGATE_PORTS_FILE", &file)
             .env("RUST_BACKTRACE", "1")
+            .envs(environment.iter().cloned())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        let mut gateway = Gateway { child, directory, ports: BTreeMap::new(), authority, log };
+        let mut gateway = Gateway { child, directory, ports: BTreeMap::new(), authority, environment, log };
         let began = Instant::now();
         loop {
             if let Ok(text) = std::fs::read_to_string(&file) {
@@ -188,5 +195,9 @@ impl Drop for Gateway {
 
 /// A document; `format = 1` stands before it unless it is there.
 pub(crate) fn document(routes: &str) -> String {
-    if routes.trim_start().starts_with("format") { routes.to_owned() } else { format!("format = 1\n{routes}") }
+    if routes.lines().any(|line| line.starts_with("format")) {
+        routes.to_owned()
+    } else {
+        format!("format = 1\n{routes}")
+    }
 }

@@ -5,7 +5,11 @@ use std::path::Path;
 use toml::{Table, Value};
 
 /// `edge.toml` as it will be written.
-pub(crate) struct Settings(Table);
+pub(crate) struct Settings {
+    table: Table,
+    /// What `${NAME}` in the document stands for.
+    pub(crate) environment: Vec<(String, String)>,
+}
 
 impl Settings {
     /// Listeners `http` (HTTP/1), `h2c` (both, prior knowledge) and `https` (both), health, admin, an access log to read.
@@ -42,13 +46,13 @@ impl Settings {
             chain = at("chain.pem"),
             key = at("key.pem"),
         );
-        Settings(text.parse().unwrap())
+        Settings { table: text.parse().unwrap(), environment: Vec::new() }
     }
 
     /// `settings.set("limits.head_timeout", "300ms")`.
     pub(crate) fn set(&mut self, path: &str, value: impl Into<Value>) -> &mut Settings {
         let (tables, last) = path.rsplit_once('.').unwrap_or(("", path));
-        let mut table = &mut self.0;
+        let mut table = &mut self.table;
         for name in tables.split('.').filter(|name| !name.is_empty()) {
             table = table.entry(name).or_insert_with(|| Table::new().into()).as_table_mut().unwrap();
         }
@@ -56,15 +60,20 @@ impl Settings {
         self
     }
 
+    pub(crate) fn environment(&mut self, name: &str, value: impl ToString) -> &mut Settings {
+        self.environment.push((name.to_owned(), value.to_string()));
+        self
+    }
+
     /// One more listener: TOML of one `[[listen]]`, its address is added.
     pub(crate) fn listen(&mut self, toml: &str) -> &mut Settings {
         let mut listener: Table = toml.parse().unwrap();
         listener.entry("address").or_insert_with(|| "127.0.0.1:0".into());
-        self.0["listen"].as_array_mut().unwrap().push(listener.into());
+        self.table["listen"].as_array_mut().unwrap().push(listener.into());
         self
     }
 
     pub(crate) fn text(&self) -> String {
-        toml::to_string(&self.0).unwrap()
+        toml::to_string(&self.table).unwrap()
     }
 }
