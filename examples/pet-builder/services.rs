@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 /// Serves until the task is dropped. The name is that of the instance: `builder-1`, `monolith`.
-pub async fn serve(listener: TcpListener, name: &'static str) -> std::io::Result<()> {
+pub(crate) async fn serve(listener: TcpListener, name: &'static str) -> std::io::Result<()> {
     let app = Router::new().route("/health", get(|| async { "ok" })).fallback(tell).with_state(name);
     axum::serve(listener, app).await
 }
