@@ -218,7 +218,7 @@ async fn a_removed_upstream_serves_what_it_has_begun() {
             Ok(http::Response::new(crate::kit::full("late")))
         }
     });
-    let gateway = Gateway::start(&routes::all_to(origin.address())).await;
+    let gateway = Gateway::start(&routes::with(origin.address(), "connections = { idle = \"200ms\" }", "")).await;
     let address = gateway.http();
     let request = tokio::spawn(async move { crate::kit::get(address, "http://app.test/").await });
     eventually!(origin.count() == 1);

@@ -51,7 +51,7 @@ async fn reach(code: Code) -> Option<Reached> {
     let silent = || RawOrigin::start(|mut connection, _| async move { while connection.message().await.is_some() {} });
     Some(match code {
         Code::BadRequest => ask(fixed(), |_| {}, "GET / HTTP/1.1\r\nHost: a.test\r\nHost: b.test\r\n\r\n").await,
-        Code::NoRoute => ask("route = []".to_owned(), |_| {}, GET).await,
+        Code::NoRoute => ask(format!("{}match = {{ host = \"other.test\" }}\n", fixed()), |_| {}, GET).await,
         Code::MethodNotAllowed => ask(format!("{}match = {{ method = \"GET\" }}\n", fixed()), |_| {}, POST).await,
         Code::HeadTimeout => {
             let short = |settings: &mut Settings| {

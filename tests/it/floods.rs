@@ -118,8 +118,11 @@ async fn a_long_header_block_is_too_large() {
         peer.send(frame(kind, start | end, 1, piece)).await;
     }
     // 431 in a HEADERS frame, or a reset of the stream.
-    let answer = peer.next().await.unwrap();
-    assert!([HEADERS, RST_STREAM].contains(&answer.kind) && answer.stream == 1, "{answer:?}");
+    let mut answer = peer.next().await.unwrap();
+    while answer.stream == 0 {
+        answer = peer.next().await.unwrap();
+    }
+    assert!([HEADERS, RST_STREAM].contains(&answer.kind), "{answer:?}");
     assert_eq!(origin.count(), 0);
     eventually!(gateway.access().iter().any(|line| line["code"] == "head_too_large"));
 }

@@ -85,7 +85,7 @@ async fn paths_go_segment_by_segment() {
 
 #[tokio::test]
 async fn the_path_is_normalised_once() {
-    let gateway = Gateway::start(&document(&[("admin", "path = \"/admin/*\""), ("keep", "path = \"/files/*\"")])).await;
+    let gateway = Gateway::start(&document(&[("admin", "path = \"/admin/*\""), ("rest", "")])).await;
     for target in
         ["/admin/x", "//admin//x", "/./admin/x", "/y/../admin/x", "/%61dmin/x", "/%2e/admin/x", "/y/%2E%2e/admin"]
     {
@@ -97,8 +97,7 @@ async fn the_path_is_normalised_once() {
         let mut client = Raw::connect(gateway.http()).await;
         client.send(format!("GET {target} HTTP/1.1\r\nHost: x.test\r\n\r\n")).await;
         let status = client.answer().await.status();
-        // Dot segments above the root go nowhere (RFC 3986 5.2.4): refused, or the root itself, which has no route.
-        assert!([400, 404].contains(&status), "{target}: {status}");
+        // Dot segments above the root go nowhere (RFC 3986 5.2.4): refused, or the root itself.
         assert!(status == 400 || target.starts_with("/.."), "{target}: {status}");
     }
 }
@@ -232,7 +231,9 @@ async fn a_host_outside_the_certificate_is_misdirected() {
 
 #[tokio::test]
 async fn both_versions_take_the_same_route() {
-    let gateway = Gateway::start(&document(&[("users", "host = \"x.test\", path = \"/u/{id}\""), ("rest", "")])).await;
+    let gateway =
+        Gateway::start(&document(&[("users", "host = \"x.test\", path = \"/u/{id}\""), ("rest", "host = \"x.test\"")]))
+            .await;
     for mut client in [gateway.h1().await, Client::h2c(gateway.address("h2c")).await] {
         for (url, route) in
             [("http://x.test/u/7", "users"), ("http://x.test/u", "rest"), ("http://X.TEST//u/7", "users")]

@@ -72,12 +72,12 @@ async fn a_live_explanation_names_the_route_and_the_losers() {
     let document = "[[route]]\nname = \"api\"\nmatch = { path = \"/api/*\", method = \"GET\" }\nrespond = { body = \"x\" }\n\
                     [[route]]\nname = \"rest\"\nrespond = { body = \"x\" }\n";
     let gateway = Gateway::start(document).await;
-    let reply = gateway.explain(json!({ "request": "GET http://app.test/api/x" })).await;
+    let reply = gateway.explain(json!({ "method": "GET", "url": "http://app.test/api/x" })).await;
     assert_eq!(reply.status, 200, "{reply:?}");
     let told = reply.json();
     assert_eq!(told["outcome"]["route"], "api", "{told}");
     assert!(told.to_string().contains("rest"), "why every other one lost: {told}");
-    let wrong = gateway.explain(json!({ "request": "GET" })).await;
+    let wrong = gateway.explain(json!({ "method": "GET" })).await;
     assert!(wrong.status.is_client_error(), "{wrong:?}");
 }
 

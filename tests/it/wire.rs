@@ -58,7 +58,8 @@ fn blemish(head: &str) -> Option<String> {
     if count("host") != 1 || framings > 1 {
         return Some(format!("{} Host, {framings} framings", count("host")));
     }
-    head.contains(['\0', '\u{fffd}']).then(|| "bytes".to_owned())
+    // Bytes above 0x7f are fine in values (RFC 9110 5.5).
+    head.contains('\0').then(|| "NUL".to_owned())
 }
 
 /// The next answer that is not interim.

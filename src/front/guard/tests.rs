@@ -1,3 +1,5 @@
+//! The guard against its corpus, against pieces of every size, and against a naive parser.
+
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use proptest::prelude::*;
