@@ -236,8 +236,10 @@ async fn hup_reads_referenced_files_again() {
     gateway.change(&routes::answering(&format!("${{file:{}}}", secret.display()))).await;
     assert_eq!(text(&gateway).await, "first");
     std::fs::write(&secret, "second").unwrap();
+    let before = gateway.config().await["applied_at_ms"].clone();
     gateway.signal(Signal::HUP);
     eventually!(text(&gateway).await == "second");
+    eventually!(gateway.config().await["applied_at_ms"] != before);
     // Nothing is new now: nothing is applied.
     let unchanged = "tollgate_config_changes_total{result=\"unchanged\"}";
     let (before, applied) = (gateway.metric(unchanged).await, gateway.config().await["applied_at_ms"].clone());
