@@ -10,3 +10,6 @@ mod io;
 pub(crate) mod listener;
 mod stream;
 mod timer;
+
+#[cfg(fuzzing)]
+pub use guard::fuzz;

@@ -27,6 +27,8 @@ use super::guard::h2::Watch;
 use super::timer::Timer;
 use crate::rejection::Code;
 
+mod write;
+
 /// Stands in for a head that was refused. Its answer is written by the proxy and ends the connection.
 const REFUSED: &[u8] = b"GET /refused HTTP/1.1\r\nHost: refused.invalid\r\nConnection: close\r\n\r\n";
 
@@ -130,18 +132,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeStream<S> {
         matches!(self.protocol, Protocol::H2(_))
     }
 
-    fn count_written(&mut self, result: &Poll<io::Result<usize>>, slices: &[io::IoSlice<'_>]) {
-        let Poll::Ready(Ok(n)) = result else { return };
-        self.connection.bytes_out.fetch_add(*n as u64, Ordering::Relaxed);
-        let Protocol::H2(watch) = &mut self.protocol else { return };
-        let (mut left, now) = (*n, std::time::Instant::now());
-        for slice in slices {
-            let taken = slice.len().min(left);
-            watch.sent(slice.get(..taken).unwrap_or_default(), now);
-            left -= taken;
-        }
-    }
-
     fn refuse(&mut self, code: Code, cause: &'static str) {
         self.connection.refuse(Refusal { code, cause });
         self.state = State::Refused;
@@ -196,6 +186,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeStream<S> {
                 self.released = n.min(self.input.len());
                 if self.state != State::Body {
                     self.connection.requests.fetch_add(1, Ordering::Relaxed);
+                    let skip = guard.to_origin_form(self.input.get_mut(..n).unwrap_or_default());
+                    self.input.advance(skip);
+                    self.released -= skip;
                 }
                 self.state = State::Body;
                 self.released > 0
@@ -306,10 +299,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeStream<S> {
         if self.input.is_empty() {
             match Pin::new(&mut self.io).poll_read(cx, out) {
                 Poll::Ready(result) => result?,
-                Poll::Pending => {
-                    if watch.preface_seen() {
+                Poll::Pending if watch.preface_seen() => {
+                    let Some(at) = watch.stalls_at(std::time::Instant::now(), self.patience.body) else {
                         return Poll::Pending;
-                    }
+                    };
+                    ready!(self.read_timer.poll(Instant::from_std(at), cx));
+                    self.connection.refuse(Refusal { code: Code::BodyTimeout, cause: "the body stalled" });
+                    return Poll::Ready(Err(ErrorKind::TimedOut.into()));
+                }
+                Poll::Pending => {
                     let since = *self.waiting.get_or_insert_with(Instant::now);
                     ready!(self.read_timer.poll(since + self.patience.head, cx));
                     self.connection.refuse(Refusal { code: Code::HeadTimeout, cause: "no HTTP/2 preface in time" });
@@ -331,17 +329,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeStream<S> {
             return Poll::Ready(Err(io::Error::new(ErrorKind::InvalidData, breach.cause())));
         }
         Poll::Ready(Ok(()))
-    }
-
-    /// Bounds the time a client may refuse to take bytes.
-    fn bound_write<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if result.is_ready() {
-            self.write_waiting = None;
-            return result;
-        }
-        let since = *self.write_waiting.get_or_insert_with(Instant::now);
-        ready!(self.write_timer.poll(since + self.patience.write, cx));
-        Poll::Ready(Err(ErrorKind::TimedOut.into()))
     }
 
     /// Reads what the client still sends, for a moment, so that closing does not destroy the answer on its way.
@@ -367,37 +354,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for EdgeStream<S> {
             Protocol::H1(_) => me.poll_read_h1(cx, out),
             Protocol::H2(_) => me.poll_read_h2(cx, out),
         }
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for EdgeStream<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.count_written(&result, &[io::IoSlice::new(bytes)]);
-        self.bound_write(cx, result)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
-        self.count_written(&result, slices);
-        self.bound_write(cx, result)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let result = Pin::new(&mut self.io).poll_flush(cx);
-        self.bound_write(cx, result)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let result = Pin::new(&mut self.io).poll_shutdown(cx);
-        self.bound_write(cx, result)
     }
 }

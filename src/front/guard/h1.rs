@@ -120,6 +120,12 @@ impl Guard {
         matches!(self.phase, Phase::Length(_) | Phase::Chunked(_)) && self.refused.is_none()
     }
 
+    /// Turns the head that has just been released into origin form, in place. It then begins that many bytes later: drop
+    /// them from the front.
+    pub(crate) fn to_origin_form(&self, head: &mut [u8]) -> usize {
+        self.head.absolute.as_ref().map_or(0, |absolute| absolute.remove_from(head))
+    }
+
     /// The head that was released last.
     pub(crate) fn head(&self) -> &Head {
         &self.head

@@ -149,15 +149,11 @@ impl Watch {
         }
     }
 
-    /// When a request body will have stalled: its stream has not been answered, its window is open, and nothing has come for
-    /// `body_idle`. `None` while no body is awaited.
-    pub(crate) fn stalls_at(&self, body_idle: Duration) -> Option<Instant> {
-        self.uploads.oldest().and_then(|last| last.checked_add(body_idle))
-    }
-
-    /// Whether a request body has stalled.
-    pub(crate) fn stalled(&self, now: Instant, body_idle: Duration) -> bool {
-        self.stalls_at(body_idle).is_some_and(|at| at <= now)
+    /// When to end the connection because a request body has stalled: its stream has not been answered, its window is open,
+    /// and nothing has come for `body_idle`. While every body waits for us, that long from now: look again then. `None`
+    /// while no body is awaited.
+    pub(crate) fn stalls_at(&self, now: Instant, body_idle: Duration) -> Option<Instant> {
+        if self.uploads.are_none() { None } else { self.uploads.oldest().unwrap_or(now).checked_add(body_idle) }
     }
 
     fn judge(&mut self, event: Event, now: Instant) -> Result<(), Breach> {

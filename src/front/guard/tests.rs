@@ -110,7 +110,7 @@ fn gives_the_origin_form_behind_an_empty_line() {
     let mut bytes = b"\r\nGET http://a.test:80?x HTTP/1.1\r\nHost: a.test\r\n\r\nbody".to_vec();
     let mut guard = Guard::new(limits());
     let Verdict::Release(len) = guard.inspect(&bytes) else { panic!() };
-    let skip = guard.head().absolute.as_ref().unwrap().remove_from(&mut bytes[..len]);
+    let skip = guard.to_origin_form(&mut bytes[..len]);
     assert_eq!(bytes[skip..], *b"\r\nGET /?x HTTP/1.1\r\nHost: a.test\r\n\r\nbody");
 }
 

@@ -65,7 +65,7 @@ impl Client {
     }
 
     fn stalled(&self) -> bool {
-        self.watch.stalled(self.now, Duration::from_secs(30))
+        self.watch.stalls_at(self.now, Duration::from_secs(30)).is_some_and(|at| at <= self.now)
     }
 }
 
@@ -172,10 +172,10 @@ fn sees_a_stalled_upload() {
     client.send(DATA, 0, 1, b"x").unwrap();
     assert!(!client.after(29).stalled());
     assert!(client.after(1).stalled());
-    assert_eq!(client.watch.stalls_at(Duration::from_secs(30)), Some(client.now));
+    assert_eq!(client.watch.stalls_at(client.now, Duration::from_secs(30)), Some(client.now));
     client.send(DATA, END_STREAM, 1, b"x").unwrap();
     assert!(!client.stalled());
-    assert_eq!(client.watch.stalls_at(Duration::ZERO), None);
+    assert_eq!(client.watch.stalls_at(client.now, Duration::ZERO), None);
 }
 
 #[test]
@@ -188,6 +188,7 @@ fn an_upload_that_waits_for_us_does_not_stall() {
     }
     client.send(DATA, 0, 1, &[0; 16383]).unwrap();
     assert!(!client.after(100).stalled());
+    assert!(client.watch.stalls_at(client.now, Duration::from_secs(30)).is_some(), "looked at again");
     client.receive(WINDOW_UPDATE, 0, 0, &[0, 1, 0, 0]);
     assert!(!client.after(29).stalled());
     assert!(client.after(1).stalled());

@@ -80,7 +80,11 @@ impl Uploads {
         }
     }
 
-    /// When the client last did something about the body that has waited longest for it.
+    pub(super) fn are_none(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// When the client last did something about the body that has waited longest for it. `None` if it waits for us.
     pub(super) fn oldest(&self) -> Option<Instant> {
         if self.connection_window <= 0 {
             return None;
