@@ -82,8 +82,7 @@ const PROTECTED: [&[u8]; 6] =
 /// What `Connection` fields say, taken together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Connection {
-    pub close: bool,
-    pub keep_alive: bool,
+    /// `upgrade` is among the options.
     pub upgrade: bool,
     options: u8,
 }
@@ -104,8 +103,6 @@ impl Connection {
             if PROTECTED.iter().any(|name| option.eq_ignore_ascii_case(name)) {
                 return Err(Refusal::bad("Connection names a protected field"));
             }
-            self.close |= option.eq_ignore_ascii_case(b"close");
-            self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
             self.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
         }
         Ok(())
@@ -161,9 +158,10 @@ mod tests {
     #[test]
     fn reads_connection_options() {
         let mut connection = Connection::default();
-        connection.read(b"Upgrade, x-a").unwrap();
-        connection.read(b" , CLOSE").unwrap();
-        assert!(connection.upgrade && connection.close && !connection.keep_alive);
+        connection.read(b" , x-a,close,").unwrap();
+        assert!(!connection.upgrade);
+        connection.read(b"keep-alive, UPGRADE").unwrap();
+        assert!(connection.upgrade);
         for bad in
             ["Host", "x, hOST", "content-length", "Transfer-Encoding", "X-Forwarded-For", "\"x\"", "a b", ":path"]
         {

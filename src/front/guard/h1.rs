@@ -8,8 +8,9 @@
 //! cannot mistake for a body, so pipelining is safe whatever the proxy thinks about lengths.
 
 use super::chunked::Chunked;
-use super::head::Scan;
-use super::{Framing, Head, HeadLimits, Refusal};
+use super::head::{Framing, Head, Scan};
+use super::target::Absolute;
+use super::{HeadLimits, Refusal};
 
 /// What may be done with the bytes at hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,13 +39,14 @@ enum Phase {
 pub(crate) struct Guard {
     limits: HeadLimits,
     phase: Phase,
-    head: Head,
+    /// Of the head that was released last, if its target came in absolute form.
+    absolute: Option<Absolute>,
     refused: Option<Refusal>,
 }
 
 impl Guard {
     pub(crate) fn new(limits: HeadLimits) -> Guard {
-        Guard { limits, phase: Phase::Head(Scan::default()), head: Head::default(), refused: None }
+        Guard { limits, phase: Phase::Head(Scan::default()), absolute: None, refused: None }
     }
 
     /// Judges `input`: all bytes of the client that have not been released. After `Release(n)` the next call's input begins
@@ -65,14 +67,13 @@ impl Guard {
             Phase::Head(scan) => match scan.advance(input, &self.limits) {
                 Err(refusal) => Verdict::Refuse(refusal),
                 Ok(None) => Verdict::Incomplete,
-                Ok(Some(head)) => {
-                    let len = head.len;
-                    self.phase = match head.framing {
+                Ok(Some(Head { len, framing, absolute })) => {
+                    self.absolute = absolute;
+                    self.phase = match framing {
                         Framing::None | Framing::Length(0) => Phase::End,
                         Framing::Length(length) => Phase::Length(length),
                         Framing::Chunked => Phase::Chunked(Chunked::new()),
                     };
-                    self.head = head;
                     Verdict::Release(len)
                 }
             },
@@ -115,20 +116,10 @@ impl Guard {
         matches!(self.phase, Phase::Head(_))
     }
 
-    /// Whether bytes of a body have yet to come.
-    pub(crate) fn expecting_body(&self) -> bool {
-        matches!(self.phase, Phase::Length(_) | Phase::Chunked(_)) && self.refused.is_none()
-    }
-
     /// Turns the head that has just been released into origin form, in place. It then begins that many bytes later: drop
     /// them from the front.
     pub(crate) fn to_origin_form(&self, head: &mut [u8]) -> usize {
-        self.head.absolute.as_ref().map_or(0, |absolute| absolute.remove_from(head))
-    }
-
-    /// The head that was released last.
-    pub(crate) fn head(&self) -> &Head {
-        &self.head
+        self.absolute.as_ref().map_or(0, |absolute| absolute.remove_from(head))
     }
 }
 

@@ -34,7 +34,7 @@ impl From<&crate::settings::Limits> for HeadLimits {
 
 /// How the end of a body is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Framing {
+pub(super) enum Framing {
     /// There is no body.
     #[default]
     None,
@@ -42,20 +42,12 @@ pub(crate) enum Framing {
     Chunked,
 }
 
-/// What an accepted head says about its connection.
+/// A head that has been accepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Head {
+pub(super) struct Head {
     /// Bytes, with the empty line at its end and the one that may stand before it.
     pub len: usize,
-    /// HTTP/1.`minor`.
-    pub minor: u8,
     pub framing: Framing,
-    /// Some other protocol is asked for: `Upgrade`, and `Connection: upgrade`.
-    pub upgrade: bool,
-    /// The client waits for 100 before it sends the body.
-    pub expect_continue: bool,
-    /// The client wants no further request on this connection.
-    pub close: bool,
     /// The target came in absolute form.
     pub absolute: Option<Absolute>,
 }
@@ -70,11 +62,13 @@ pub(super) struct Scan {
     /// How far that line has been searched for its end.
     searched: usize,
     begun: bool,
+    /// HTTP/1.`minor`.
+    minor: u8,
     fields: usize,
-    head: Head,
+    framing: Framing,
+    absolute: Option<Absolute>,
     host: Option<Range<usize>>,
     connection: Connection,
-    upgrade: bool,
     websocket: bool,
     expect: bool,
 }
@@ -125,8 +119,8 @@ impl Scan {
                 continue;
             }
             let RequestLine { minor, absolute } = RequestLine::parse(text)?;
-            self.head.minor = minor;
-            self.head.absolute = absolute.map(|absolute| absolute.moved_by(start));
+            self.minor = minor;
+            self.absolute = absolute.map(|absolute| absolute.moved_by(start));
             self.begun = true;
             return Ok(true);
         }
@@ -148,7 +142,7 @@ impl Scan {
             }
             Name::ContentLength => {
                 let Some(length) = decimal(value) else { return Err(Refusal::bad("malformed Content-Length")) };
-                self.head.framing = match self.head.framing {
+                self.framing = match self.framing {
                     Framing::None => Framing::Length(length),
                     Framing::Length(_) => return Err(Refusal::bad("more than one Content-Length")),
                     Framing::Chunked => return Err(TWO_LENGTHS),
@@ -158,10 +152,10 @@ impl Scan {
                 if !value.eq_ignore_ascii_case(b"chunked") {
                     return Err(Refusal::bad("Transfer-Encoding is not chunked alone"));
                 }
-                if self.head.minor == 0 {
+                if self.minor == 0 {
                     return Err(Refusal::bad("Transfer-Encoding in HTTP/1.0"));
                 }
-                self.head.framing = match self.head.framing {
+                self.framing = match self.framing {
                     Framing::None => Framing::Chunked,
                     Framing::Length(_) => return Err(TWO_LENGTHS),
                     Framing::Chunked => return Err(Refusal::bad("more than one Transfer-Encoding")),
@@ -169,10 +163,9 @@ impl Scan {
             }
             Name::Connection => self.connection.read(value)?,
             Name::Upgrade => {
-                if self.head.minor == 0 {
+                if self.minor == 0 {
                     return Err(Refusal::bad("Upgrade in HTTP/1.0"));
                 }
-                self.upgrade = true;
                 self.websocket |= value.eq_ignore_ascii_case(b"websocket");
             }
             Name::Expect => {
@@ -190,28 +183,23 @@ impl Scan {
     fn finish(&mut self, input: &[u8]) -> Result<Head, Refusal> {
         let host = self.host.clone().and_then(|range| input.get(range)).and_then(Host::parse);
         let Some(host) = host else { return Err(Refusal::bad("no Host")) };
-        let mut head = std::mem::take(&mut self.head);
-        if let Some(absolute) = &head.absolute {
+        if let Some(absolute) = &self.absolute {
             let authority = input.get(absolute.authority()).and_then(Host::parse);
             if !authority.is_some_and(|authority| authority.same_as(&host, absolute.default_port())) {
                 return Err(Refusal::bad("Host is not the authority of the target"));
             }
         }
-        head.upgrade = self.upgrade && self.connection.upgrade;
         if self.websocket {
             // Pingora takes the field alone for a handshake.
-            if !head.upgrade {
+            if !self.connection.upgrade {
                 return Err(Refusal::bad("Upgrade: websocket without Connection: upgrade"));
             }
             // Where the body ends and the tunnel begins would be for the upstream to guess.
-            if !matches!(head.framing, Framing::None | Framing::Length(0)) {
+            if !matches!(self.framing, Framing::None | Framing::Length(0)) {
                 return Err(Refusal::bad("WebSocket handshake with a body"));
             }
         }
-        head.len = self.at;
-        head.expect_continue = self.expect && head.minor == 1;
-        head.close = self.connection.close || (head.minor == 0 && !self.connection.keep_alive);
-        Ok(head)
+        Ok(Head { len: self.at, framing: self.framing, absolute: self.absolute.take() })
     }
 }
 

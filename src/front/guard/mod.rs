@@ -24,7 +24,7 @@ pub mod fuzz;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use head::{Framing, Head, HeadLimits};
+pub(crate) use head::HeadLimits;
 
 /// Why a request is refused. The cause goes to the log, never to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
