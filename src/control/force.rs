@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::sync::watch;
+
 use super::compile::{Compiled, Parsed, Refused, Text};
 use super::difference::Contents;
 use super::last_good::LastGood;
@@ -33,7 +35,9 @@ pub(super) struct Force {
     resolved: [u8; 32],
     contents: Contents,
     warnings: Vec<print::Entry>,
-    pub(super) status: Status,
+    status: Status,
+    /// Where the status is told. Whoever sees the effect of a change finds it there already.
+    told: watch::Sender<Arc<Status>>,
 }
 
 impl Force {
@@ -54,8 +58,17 @@ impl Force {
             contents: Contents::default(),
             warnings: Vec::new(),
             status: Status::default(),
+            told: watch::Sender::default(),
         };
         Ok((force, source))
+    }
+
+    pub(super) fn told(&self) -> watch::Sender<Arc<Status>> {
+        self.told.clone()
+    }
+
+    fn tell(&self) {
+        self.told.send_replace(Arc::new(self.status.clone()));
     }
 
     /// Puts in force what a source yielded, if it is good and new.
@@ -65,6 +78,7 @@ impl Force {
             Err(error) => {
                 tracing::error!(%error, revision = %self.status.revision, "no document; what is in force stays");
                 self.status.source_error = Some(error.to_string());
+                self.tell();
                 return Err(Fault::NoSource(error));
             }
         };
@@ -135,10 +149,12 @@ impl Force {
         self.text = text.text.clone();
         self.resolved = references;
         self.contents = contents;
-        log_all(&warnings);
-        self.metrics.control.changed(Change::Applied, warnings.len());
-        self.metrics.control.applied(table.revision.clone(), applied_at);
         self.warnings = warnings;
+        self.status.entered(&table, applied_at, serving, &difference, &self.warnings);
+        self.tell();
+        self.metrics.control.changed(Change::Applied, self.warnings.len());
+        self.metrics.control.applied(table.revision.clone(), applied_at);
+        log_all(&self.warnings);
         tracing::info!(
             revision = %table.revision,
             document = text.name,
@@ -153,7 +169,6 @@ impl Force {
             swap_ms = ms(swap),
             "config applied"
         );
-        self.status.entered(&table, applied_at, serving, difference, &self.warnings);
         self.retire(old, table).await;
         if serving == Serving::Source {
             self.keep(text.text).await;
@@ -186,13 +201,17 @@ impl Force {
         if let Some(error) = &error {
             tracing::error!(error, "the document in force could not be kept as the last good one");
         }
-        self.status.last_good_error = error;
+        if self.status.last_good_error != error {
+            self.status.last_good_error = error;
+            self.tell();
+        }
     }
 
     fn unchanged(&mut self, trigger: Trigger) {
-        self.metrics.control.changed(Change::Unchanged, self.warnings.len());
         let back = !self.status.is_current();
         self.status.unchanged(&self.warnings);
+        self.tell();
+        self.metrics.control.changed(Change::Unchanged, self.warnings.len());
         if back || trigger == Trigger::Asked {
             tracing::info!(revision = %self.status.revision, "the source holds what is in force; nothing to change");
         }
@@ -200,6 +219,9 @@ impl Force {
 
     fn refuse(&mut self, refused: &Refused) {
         let entries = refused.entries();
+        self.status.refused(&entries);
+        self.tell();
+        self.metrics.control.changed(Change::Refused, entries.len());
         log_all(&entries);
         tracing::error!(
             document = refused.text.name,
@@ -207,8 +229,6 @@ impl Force {
             revision = %self.status.revision,
             "config refused; what is in force stays"
         );
-        self.metrics.control.changed(Change::Refused, entries.len());
-        self.status.refused(&entries);
     }
 }
 

@@ -105,7 +105,7 @@ pub async fn boot(setup: Setup) -> Result<(Control, Handle), BootError> {
     }
     let shared = Arc::new(Shared {
         live: force.live.clone(),
-        status: watch::Sender::new(Arc::new(force.status.clone())),
+        status: force.told(),
         reload: Notify::new(),
         reread: source.rereader(),
         hooks: Mutex::default(),
@@ -122,7 +122,6 @@ impl Control {
                 next = self.source.next() => {
                     // What is wrong stands in the status and in the log.
                     let _ = self.force.take(next).await;
-                    self.shared.status.send_replace(Arc::new(self.force.status.clone()));
                 }
             }
         }
