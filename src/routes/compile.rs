@@ -1,5 +1,6 @@
 //! Words into a table: pure, and all problems at once. `check`, reload and every later caller run this one function.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -165,7 +166,7 @@ impl Index {
     fn finish(&mut self, problems: &mut Vec<Problem>) {
         let mut conflicts = BTreeSet::new();
         for leaf in self.trie.leaves_mut() {
-            leaf.sort_by(|one, other| other.fit.cmp(&one.fit));
+            leaf.sort_by_key(|entry| Reverse(entry.fit));
             if leaf.len() > PATTERN_ENTRIES_MAX {
                 let names: BTreeSet<u32> = leaf.iter().map(|entry| entry.route).collect();
                 let first = leaf.first().and_then(|entry| self.numbers.get(usize::try_from(entry.route).ok()?));

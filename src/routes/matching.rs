@@ -31,24 +31,22 @@ pub(super) struct Matching {
 impl Matching {
     pub(super) fn read(words: &config::Match, at: &Path, env: &Env, reading: &mut Reading<'_>) -> Matching {
         let config::Match { host, path, method, header, query, cookie, from, listen } = words;
-        let mut hosts = distinct(host, &at.at("host"), reading, read_host);
+        let mut hosts = distinct(host, at, "host", reading, read_host);
         if host.is_empty() {
             hosts.push(HostPattern::Any);
         }
-        let mut patterns = distinct(path, &at.at("path"), reading, read_pattern);
+        let mut patterns = distinct(path, at, "path", reading, read_pattern);
         if path.is_empty() {
             patterns.extend("/*".parse::<Pattern>());
         }
-        let networks = Networks::by_len(distinct(from, &at.at("from"), reading, read_network));
+        let networks = Networks::by_len(distinct(from, at, "from", reading, read_network));
         let conditions = Conditions {
-            listen: read_listen(listen, &at.at("listen"), env, reading),
+            listen: read_listen(listen, at, env, reading),
             listen_named: !listen.is_empty(),
-            methods: read_methods(method, &at.at("method"), reading),
-            header: read_conditions(header, &at.at("header"), reading, |name, at, reading| {
-                headers::name(name, at, reading)
-            }),
-            query: read_conditions(query, &at.at("query"), reading, |name, _, _| Some(name.into())),
-            cookie: read_conditions(cookie, &at.at("cookie"), reading, read_cookie_name),
+            methods: read_methods(method, at, reading),
+            header: read_conditions(header, at, "header", reading, read_header_name),
+            query: read_conditions(query, at, "query", reading, |name, _, _| Some(name.into())),
+            cookie: read_conditions(cookie, at, "cookie", reading, read_cookie_name),
         };
         let entries = hosts.len().saturating_mul(patterns.len()).saturating_mul(networks.len().max(1));
         if entries > ENTRIES_MAX {
@@ -64,12 +62,13 @@ impl Matching {
 fn distinct<T: PartialEq>(
     words: &OneOrMany<String>,
     at: &Path,
+    word: &str,
     reading: &mut Reading<'_>,
     read: impl Fn(&str, &Path, &mut Reading<'_>) -> Option<T>,
 ) -> Vec<T> {
     let mut list = Vec::with_capacity(words.0.len());
     for (index, text) in words.iter().enumerate() {
-        let at = at.at(index);
+        let at = at.at(word).at(index);
         let Some(one) = read(text, &at, reading) else { continue };
         // Long lists are deduplicated where they are sorted.
         if list.len() < 100 && list.contains(&one) {
@@ -126,7 +125,7 @@ fn read_network(text: &str, at: &Path, reading: &mut Reading<'_>) -> Option<IpNe
 }
 
 fn read_methods(words: &OneOrMany<String>, at: &Path, reading: &mut Reading<'_>) -> Box<[Method]> {
-    let mut methods = distinct(words, at, reading, |text, at, reading| {
+    let mut methods = distinct(words, at, "method", reading, |text, at, reading| {
         let text = without_references(text);
         let method = Method::from_bytes(text.as_bytes()).ok();
         let lower = text.bytes().any(|byte| byte.is_ascii_lowercase());
@@ -163,11 +162,20 @@ fn read_listen(words: &OneOrMany<String>, at: &Path, env: &Env, reading: &mut Re
                     Some(near) => format!("did you mean `{near}`?"),
                     None => format!("listeners are {}", names().collect::<Vec<_>>().join(", ")),
                 };
-                reading.error(&at.at(step), format!("there is no listener `{name}`"), help);
+                reading.error(&at.at("listen").at(step), format!("there is no listener `{name}`"), help);
             }
         }
     }
     bits
+}
+
+fn read_header_name(name: &str, at: &Path, reading: &mut Reading<'_>) -> Option<http::HeaderName> {
+    if name.contains('_') {
+        let message = format!("no request has `{name}`: names with `_` are removed from what clients send");
+        reading.error(at, message, format!("write `{}`", name.replace('_', "-")));
+        return None;
+    }
+    headers::name(name, at, reading)
 }
 
 fn read_cookie_name(name: &str, at: &Path, reading: &mut Reading<'_>) -> Option<Box<str>> {
@@ -181,12 +189,13 @@ fn read_cookie_name(name: &str, at: &Path, reading: &mut Reading<'_>) -> Option<
 fn read_conditions<N: PartialEq>(
     words: &BTreeMap<String, config::Condition>,
     at: &Path,
+    word: &str,
     reading: &mut Reading<'_>,
     name: impl Fn(&str, &Path, &mut Reading<'_>) -> Option<N>,
 ) -> Box<[(N, Condition)]> {
     let mut conditions: Vec<(N, Condition)> = Vec::with_capacity(words.len());
     for (text, words) in words {
-        let at = at.at(text);
+        let at = at.at(word).at(text);
         let Some(name) = name(text, &at, reading) else { continue };
         if conditions.iter().any(|(known, _)| *known == name) {
             reading.error(&at, format!("`{text}` is there twice"), "names of headers are the same in any case");

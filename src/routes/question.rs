@@ -79,7 +79,8 @@ impl From<&TestCase> for Question {
 }
 
 impl Question {
-    /// Reads it. Headers that routes write are left out, as the gateway leaves them out of what clients send.
+    /// Reads it. Headers that routes write, and names with `_`, are left out, as the gateway leaves them out of what
+    /// clients send.
     pub(super) fn read(&self, table: &Table) -> Result<Asking<'_>, QuestionError> {
         let wrong = || QuestionError::Request(self.request.clone());
         let (method, url) = self.request.trim().split_once(' ').ok_or_else(wrong)?;
@@ -110,7 +111,7 @@ impl Question {
             let wrong = || QuestionError::Header { name: name.clone() };
             let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?;
             let value = HeaderValue::from_str(value).map_err(|_| wrong())?;
-            if !table.is_reserved(&key) {
+            if !name.contains('_') && !table.is_reserved(&key) {
                 headers.append(key, value);
             }
         }

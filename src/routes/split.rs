@@ -100,7 +100,7 @@ impl Split {
 
     /// A hash as a point on the line, whatever the line's length.
     fn point(&self, hash: u64) -> u64 {
-        let wide = u128::from(hash) * u128::from(self.total) >> 64;
+        let wide = (u128::from(hash) * u128::from(self.total)) >> 64;
         u64::try_from(wide).unwrap_or(0)
     }
 

@@ -62,6 +62,7 @@ fn conditions_are_legal() {
         ("{ method = 'get' }", &["match.method.0: `get` is not a method", "write `GET`"]),
         ("{ method = 'G T' }", &["is not a method"]),
         ("{ header = { 'a b' = '' } }", &["match.header.\"a b\": `a b` is not a header name"]),
+        ("{ header = { a_b = '' } }", &["no request has `a_b`", "write `a-b`"]),
         ("{ header = { a = { prefix = '' } } }", &["match.header.a.prefix: an empty prefix"]),
         ("{ cookie = { 'a;b' = '' } }", &["is not the name of a cookie"]),
         ("{ from = '10.0.0.1/8' }", &["match.from.0: `10.0.0.1/8` is not a network", "write `10.0.0.0/8`"]),
@@ -177,8 +178,8 @@ fn routes_that_nothing_tells_apart_are_named_both() {
 
 #[test]
 fn headers_that_routes_write_cannot_be_matched() {
-    let text = "[[route]]\nname = 'r'\nmatch.header.X_User = '1'\nrespond = {}\nrequest_headers.set.x-user = 'u'\n";
-    check(text, &["Warning route.0.match.header.X_User: no request has `X_User`"]);
+    let text = "[[route]]\nname = 'r'\nmatch.header.X-User = '1'\nrespond = {}\nrequest_headers.set.x_user = 'u'\n";
+    check(text, &["Warning route.0.match.header.X-User: no request has `X-User`"]);
     let text = "[[route]]\nname = 'r'\nrespond = {}\nrequest_headers.add.Cookie = 'a=b'\n";
     check(text, &["Warning route.0.request_headers.add.Cookie: `Cookie` is removed from what clients send"]);
 }

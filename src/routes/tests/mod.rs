@@ -7,6 +7,7 @@ use crate::settings::Dns;
 use crate::tasks::Tasks;
 use crate::upstream::Pools;
 
+mod cost;
 mod mistakes;
 mod model;
 mod precedence;
