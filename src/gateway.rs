@@ -96,11 +96,10 @@ impl Gateway {
         let bound = Bound::open(&settings, &mut inherited)?;
         let sockets = bound.duplicates();
 
-        let pools = Arc::new(Pools::new(&settings.dns, tasks.clone()).map_err(|error| StartError::Dns(error.to_string()))?);
+        let pools =
+            Arc::new(Pools::new(&settings.dns, tasks.clone()).map_err(|error| StartError::Dns(error.to_string()))?);
         let last_good = match &settings.state.dir {
-            Some(dir) => {
-                Some(LastGood::open(dir).map_err(|source| StartError::State { path: dir.clone(), source })?)
-            }
+            Some(dir) => Some(LastGood::open(dir).map_err(|source| StartError::State { path: dir.clone(), source })?),
             None => None,
         };
         let (control, handle) = control::boot(control::Setup {

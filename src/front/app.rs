@@ -167,6 +167,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
 impl<A> Door<A> {
     /// A connection that the front broke off outside of any request is counted and logged like a request.
     fn account_for(&self, connection: &Connection) {
+        if connection.is_write_stalled() {
+            self.telemetry.metrics.front.refused(Refused::WriteIdle);
+        }
         let Some(refusal) = connection.refusal().filter(|_| !connection.is_told()) else { return };
         self.telemetry.metrics.front.refused(match refusal.code {
             Code::HeadTimeout => Refused::Preface,
@@ -233,7 +236,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Requests<A> {
 
 fn options(limits: &Limits) -> HttpServerOptions {
     let mut options = HttpServerOptions::default();
-    options.keepalive_request_limit = Some(limits.requests_per_connection);
+    // Pingora counts the uses after the first.
+    options.keepalive_request_limit = Some(limits.requests_per_connection.saturating_sub(1));
     options.h2_idle_timeout = Some(limits.keepalive.0.max(Duration::from_secs(1)));
     options
 }

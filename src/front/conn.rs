@@ -44,6 +44,8 @@ pub struct Connection {
     pub bytes_out: AtomicU64,
     turn: AtomicU8,
     tunnel: AtomicBool,
+    end_body: AtomicBool,
+    write_stalled: AtomicBool,
     linger: AtomicBool,
     refusal: OnceLock<Refusal>,
     told: AtomicBool,
@@ -70,6 +72,8 @@ impl Connection {
             bytes_out: AtomicU64::new(0),
             turn: AtomicU8::new(0),
             tunnel: AtomicBool::new(false),
+            end_body: AtomicBool::new(false),
+            write_stalled: AtomicBool::new(false),
             linger: AtomicBool::new(false),
             refusal: OnceLock::new(),
             told: AtomicBool::new(false),
@@ -97,6 +101,25 @@ impl Connection {
 
     pub(crate) fn is_tunnel(&self) -> bool {
         self.tunnel.load(Ordering::Acquire)
+    }
+
+    /// Ends the body that an upgrade request was given (`proxy::upgrade`): the answer was not 101.
+    pub(crate) fn end_body(&self) {
+        self.end_body.store(true, Ordering::Release);
+    }
+
+    /// True once for each `end_body`.
+    pub(crate) fn take_end_body(&self) -> bool {
+        self.end_body.load(Ordering::Relaxed) && self.end_body.swap(false, Ordering::AcqRel)
+    }
+
+    /// The client took no byte for too long.
+    pub(crate) fn write_stalled(&self) {
+        self.write_stalled.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_write_stalled(&self) -> bool {
+        self.write_stalled.load(Ordering::Relaxed)
     }
 
     /// The client may still be sending: read on for a moment before closing, so that it can read the answer (RFC 9112 9.6).

@@ -32,6 +32,9 @@ mod write;
 /// Stands in for a head that was refused. Its answer is written by the proxy and ends the connection.
 const REFUSED: &[u8] = b"GET /refused HTTP/1.1\r\nHost: refused.invalid\r\nConnection: close\r\n\r\n";
 
+/// Ends the body that `proxy::upgrade` gives an upgrade request.
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
 /// How much is read ahead of what may be released.
 const READ_AHEAD: usize = 16 << 10;
 
@@ -220,6 +223,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeStream<S> {
             }
             if self.inspect() {
                 continue;
+            }
+            if self.state == State::Whole && self.connection.take_end_body() {
+                out.put_slice(LAST_CHUNK);
+                return Poll::Ready(Ok(()));
             }
             // Bytes of the next request are here already: nothing to learn from the socket until its turn comes.
             if self.state == State::Whole && !self.input.is_empty() {

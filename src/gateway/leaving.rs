@@ -69,10 +69,13 @@ impl Gateway {
     }
 
     /// Returns when the last connection is done after draining began, or the rest is cut off.
-    async fn drained(&self) -> Ended {
-        self.drain.stop_accepting().cancelled().await;
+    async fn drained(&mut self) -> Ended {
+        self.drain.begun().await;
         // HTTP/1 answers say `Connection: close`, HTTP/2 sends GOAWAY.
         self.shutdown.send_replace(true);
+        self.drain.stop_accepting().cancelled().await;
+        // The sockets refuse once their last duplicate is closed; a successor has its own.
+        self.sockets.clear();
         self.acceptors.close();
         self.acceptors.wait().await;
         self.connections.close();

@@ -103,18 +103,17 @@ fn open_tcp(name: &str, tag: &str, address: &str, inherited: &mut Inherited) -> 
     if let Some(socket) = inherited.take_tcp(tag, resolved) {
         return Ok(socket);
     }
-    bind(resolved)
-        .map_err(|source| StartError::Listen { name: name.to_owned(), address: address.to_owned(), source })
+    bind(resolved).map_err(|source| StartError::Listen { name: name.to_owned(), address: address.to_owned(), source })
 }
 
 fn open_unix(path: &Path, inherited: &mut Inherited) -> Result<AdminSocket, StartError> {
     if let Some(socket) = inherited.take_unix(ADMIN, path) {
         return Ok(AdminSocket::Unix(socket, path.to_owned()));
     }
-    let failed =
-        |source| StartError::Listen { name: ADMIN.to_owned(), address: path.display().to_string(), source };
+    let failed = |source| StartError::Listen { name: ADMIN.to_owned(), address: path.display().to_string(), source };
     // What a crash left behind; a socket that somebody listens on stays.
-    if std::os::unix::net::UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    if std::os::unix::net::UnixStream::connect(path)
+        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
     {
         std::fs::remove_file(path).map_err(failed)?;
     }

@@ -20,7 +20,7 @@ impl Gate {
     pub(super) fn greet(&self, session: &Session, ctx: &mut Ctx) -> Result<(), Rejection> {
         ctx.flow.begin();
         self.reaper.watch(&ctx.flow);
-        if let Some(refusal) = ctx.connection.as_ref().and_then(|connection| connection.refusal()) {
+        if let Some(refusal) = ctx.refusal() {
             return Err(Rejection::new(refusal.code, refusal.cause));
         }
         let headers = &session.req_header().headers;

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER, SET_COOKIE};
 use http::{HeaderName, Method, StatusCode};
+use pingora_core::protocols::http::ServerSession;
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -53,6 +54,10 @@ impl Gate {
             ctx.body_out = body.len() as u64;
         }
         let end = bodyless || body.is_empty();
+        if let (true, ServerSession::H2(stream)) = (end, session.as_downstream_mut()) {
+            // The head itself ends the stream: gRPC calls this trailers-only.
+            return stream.write_response_header(Box::new(head), true);
+        }
         session.write_response_header(Box::new(head), end).await?;
         if !end {
             session.write_response_body(Some(body), true).await?;

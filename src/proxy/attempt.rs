@@ -15,7 +15,8 @@ use super::failure::no_lease;
 use super::flow::Bounds;
 use super::gate::Gate;
 use super::peer::peer;
-use crate::config::OnRemove;
+use super::upgrade::hold_body;
+use crate::config::{OnRemove, Protocol};
 use crate::facts::{Facts, Scheme, cookie};
 use crate::routes::{Destination, Route};
 use crate::telemetry::metrics::Failure;
@@ -91,6 +92,9 @@ impl Gate {
         ctx.endpoint = Some(lease.address());
         ctx.tried.push(lease.address());
         let peer = peer(&lease, &route.timeout, &ctx.flow, &self.material);
+        if lease.transport().protocol == Protocol::H1 {
+            hold_body(session, ctx);
+        }
         ctx.lease = Some(lease);
         Ok(peer)
     }

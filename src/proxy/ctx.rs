@@ -11,6 +11,7 @@ use super::flow::Flow;
 use super::mirror::Copying;
 use crate::facts::{Head, Scheme};
 use crate::front::conn::Connection;
+use crate::front::guard::Refusal;
 use crate::rejection::Rejection;
 use crate::routes::{PathCaptures, Route, Table};
 use crate::telemetry::metrics::Failure;
@@ -54,6 +55,8 @@ pub struct Ctx {
     pub(crate) sticky_cookie: Option<HeaderValue>,
     pub(crate) lease: Option<Lease>,
     pub(crate) retry: Option<RetryPermit>,
+    /// The last attempt ended before it had a connection.
+    pub(crate) connect_failed: bool,
     pub(crate) tried: Vec<SocketAddr>,
     pub(crate) attempts: u8,
     pub(crate) endpoint: Option<SocketAddr>,
@@ -67,6 +70,8 @@ pub struct Ctx {
     pub(crate) body_in: u64,
     pub(crate) body_out: u64,
     pub(crate) upgraded: bool,
+    /// See `upgrade`.
+    pub(crate) held_body: bool,
     pub(crate) http2: bool,
     pub(crate) flow: Arc<Flow>,
     pub(crate) mirror: Option<Box<Copying>>,
@@ -119,6 +124,7 @@ impl Ctx {
             sticky_cookie: None,
             lease: None,
             retry: None,
+            connect_failed: false,
             tried: Vec::new(),
             attempts: 0,
             endpoint: None,
@@ -131,11 +137,20 @@ impl Ctx {
             body_in: 0,
             body_out: 0,
             upgraded: false,
+            held_body: false,
             http2: false,
             flow: super::flow::current(),
             mirror: None,
             recorded: false,
         }
+    }
+
+    /// Why the front refused this request. A breach of an HTTP/2 connection belongs to none of its requests.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        let connection = self.connection.as_ref().filter(|_| !self.http2)?;
+        let refusal = connection.refusal()?;
+        connection.tell();
+        Some(refusal)
     }
 
     /// The attempt under way is over: its span is kept, where the request is traced.

@@ -16,8 +16,9 @@ use crate::upstream::{Outcome, PickError};
 impl Gate {
     /// No endpoint took the connection. Nothing was sent, so any method may be tried again.
     pub(super) fn connect_failed(&self, session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
-        self.report(ctx, Outcome::Connect);
+        self.report(ctx, Outcome::Connect, failure_of(&error));
         let replayable = !session.as_ref().retry_buffer_truncated();
+        ctx.connect_failed = true;
         let again = replayable && self.may_retry(ctx);
         error.set_retry(again);
         error
@@ -34,7 +35,12 @@ impl Gate {
         let mut error = error.more_context(format!("Peer: {}", peer._address));
         let upstream_failed = *error.esource() == ErrorSource::Upstream;
         if upstream_failed && ctx.flow.expired() != Some(Expired::Body) {
-            self.report(ctx, outcome_of(&error, ctx));
+            let outcome = outcome_of(&error, ctx);
+            let failure = match outcome {
+                Outcome::Timeout => Failure::Timeout,
+                _ => failure_of(&error),
+            };
+            self.report(ctx, outcome, failure);
         } else {
             ctx.lease = None;
         }
@@ -49,12 +55,7 @@ impl Gate {
         error
     }
 
-    fn report(&self, ctx: &mut Ctx, outcome: Outcome) {
-        let failure = match outcome {
-            Outcome::Connect => Failure::Connect,
-            Outcome::Timeout => Failure::Timeout,
-            Outcome::Reset | Outcome::Success | Outcome::Status(_) => Failure::Reset,
-        };
+    fn report(&self, ctx: &mut Ctx, outcome: Outcome, failure: Failure) {
         ctx.attempt_ended(0, Some(failure));
         if let Some(pool) = &ctx.pool {
             pool.metrics(|name| self.telemetry.metrics.upstream(name)).failed(failure);
@@ -111,32 +112,26 @@ pub(super) fn rejection_of(error: &Error, ctx: &Ctx) -> Option<Rejection> {
     }
     let cause = error.to_string();
     let of = |code| Some(Rejection::new(code, cause.clone()));
-    if let Some(refusal) = ctx.connection.as_ref().and_then(|connection| connection.refusal()) {
+    if let Some(refusal) = ctx.refusal() {
         return Some(Rejection::new(refusal.code, refusal.cause));
     }
     if let Some(expired) = ctx.flow.expired() {
         return Some(rejection_of_expired(expired));
     }
+    // Pingora's own bounds are cut to what is left of the request's, and may notice first.
+    let late = matches!(error.etype(), ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout);
+    if late && ctx.flow.left().is_some_and(|left| left.is_zero()) {
+        return Some(rejection_of_expired(Expired::Request));
+    }
     match (error.esource(), error.etype()) {
-        (ErrorSource::Upstream, kind) => of(match kind {
-            ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout => Code::UpstreamTimeout,
-            ErrorType::ConnectRefused
-            | ErrorType::ConnectNoRoute
-            | ErrorType::ConnectError
-            | ErrorType::BindError
-            | ErrorType::SocketError
-            | ErrorType::ConnectProxyFailure => Code::UpstreamConnect,
-            ErrorType::TLSHandshakeFailure
-            | ErrorType::TLSHandshakeTimedout
-            | ErrorType::InvalidCert
-            | ErrorType::HandshakeError
-            | ErrorType::TLSWantX509Lookup => Code::UpstreamTls,
-            ErrorType::InvalidHTTPHeader
-            | ErrorType::H1Error
-            | ErrorType::H2Error
-            | ErrorType::H2Downgrade
-            | ErrorType::InvalidH2 => Code::UpstreamProtocol,
-            _ => Code::UpstreamReset,
+        (ErrorSource::Upstream, _) => of(match failure_of(error) {
+            Failure::Timeout => Code::UpstreamTimeout,
+            Failure::Connect => Code::UpstreamConnect,
+            Failure::Tls => Code::UpstreamTls,
+            Failure::Protocol => Code::UpstreamProtocol,
+            Failure::Reset | Failure::NoEndpoint | Failure::BreakerOpen | Failure::ConnectionLimit => {
+                Code::UpstreamReset
+            }
         }),
         (ErrorSource::Downstream, ErrorType::InvalidHTTPHeader | ErrorType::H1Error) => of(Code::BadRequest),
         (ErrorSource::Downstream, ErrorType::ReadTimedout) => of(Code::BodyTimeout),
@@ -144,6 +139,30 @@ pub(super) fn rejection_of(error: &Error, ctx: &Ctx) -> Option<Rejection> {
         (_, ErrorType::InvalidHTTPHeader) => of(Code::BadRequest),
         (_, ErrorType::ConnectTimedout) => of(Code::UpstreamTimeout),
         _ => of(Code::Internal),
+    }
+}
+
+/// What kind of failure an error towards an upstream is.
+fn failure_of(error: &Error) -> Failure {
+    match error.etype() {
+        ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout => Failure::Timeout,
+        ErrorType::ConnectRefused
+        | ErrorType::ConnectNoRoute
+        | ErrorType::ConnectError
+        | ErrorType::BindError
+        | ErrorType::SocketError
+        | ErrorType::ConnectProxyFailure => Failure::Connect,
+        ErrorType::TLSHandshakeFailure
+        | ErrorType::TLSHandshakeTimedout
+        | ErrorType::InvalidCert
+        | ErrorType::HandshakeError
+        | ErrorType::TLSWantX509Lookup => Failure::Tls,
+        ErrorType::InvalidHTTPHeader
+        | ErrorType::H1Error
+        | ErrorType::H2Error
+        | ErrorType::H2Downgrade
+        | ErrorType::InvalidH2 => Failure::Protocol,
+        _ => Failure::Reset,
     }
 }
 

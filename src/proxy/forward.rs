@@ -2,7 +2,7 @@
 //!
 //! Written here and not earlier: a client can have anything set before this phase removed by naming it in `Connection`.
 
-use http::header::{HOST, VIA};
+use http::header::{COOKIE, HOST, VIA};
 use http::{HeaderName, HeaderValue, Version};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
@@ -57,6 +57,9 @@ impl Gate {
         }
         upstream.insert_header(HOST, authority).map_err(internal)?;
 
+        if ctx.http2 {
+            join_cookies(upstream);
+        }
         self.identify(ctx, &head, upstream).map_err(internal)?;
         route.request_headers.apply(&known, &mut RequestSink(upstream));
         Ok(())
@@ -122,4 +125,15 @@ fn joined(head: &RequestHeader, name: &HeaderName) -> Option<String> {
 
 fn internal(error: impl std::fmt::Display) -> Rejection {
     Rejection::new(Code::Internal, error.to_string())
+}
+
+/// HTTP/2 may send a cookie header in crumbs; for others they are one (RFC 9113 8.2.3).
+fn join_cookies(upstream: &mut RequestHeader) {
+    let crumbs: Vec<&[u8]> = upstream.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() < 2 {
+        return;
+    }
+    if let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        let _ = upstream.insert_header(COOKIE, whole);
+    }
 }

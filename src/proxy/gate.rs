@@ -75,6 +75,7 @@ impl ProxyHttp for Gate {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         ctx.http2 = session.as_downstream().as_http2().is_some();
+        session.as_downstream_mut().set_write_timeout(Some(self.limits.write_idle.0));
         let admitted = match self.greet(session, ctx) {
             Ok(()) => self.admit(session, ctx),
             Err(rejection) => Err(rejection),
@@ -112,6 +113,7 @@ impl ProxyHttp for Gate {
             ctx.rejection = Some(rejection);
             return Err(Error::explain(ErrorType::HTTPStatus(status), "the request cannot be forwarded"));
         }
+        super::upgrade::hide_body(ctx, head);
         if let Some(copying) = &mut ctx.mirror {
             copying.head(head);
         }
@@ -137,6 +139,10 @@ impl ProxyHttp for Gate {
         }
         if !reused {
             ctx.timings.connect = ctx.attempt_begun.map(|begun| begun.elapsed());
+        }
+        if ctx.connect_failed {
+            // Another endpoint took the connection: what the budget is there to bound is over.
+            (ctx.retry, ctx.connect_failed) = (None, false);
         }
         ctx.body_in = 0;
         ctx.sent = Some(Instant::now());
@@ -187,7 +193,15 @@ impl ProxyHttp for Gate {
         self.attempt_failed(peer, session, ctx, error)
     }
 
-    async fn upstream_response_filter(&self, _: &mut Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        head: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        if head.status == http::StatusCode::SWITCHING_PROTOCOLS && !session.is_upgrade_req() {
+            return Err(Error::explain(ErrorType::InvalidHTTPHeader, "101 to a request for no upgrade").into_up());
+        }
         if head.status.is_informational() && head.status != http::StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
@@ -199,14 +213,10 @@ impl ProxyHttp for Gate {
         if head.status.is_informational() && head.status != http::StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
-        if head.status == http::StatusCode::SWITCHING_PROTOCOLS {
-            ctx.upgraded = true;
-            ctx.flow.upgraded();
-            if let Some(connection) = &ctx.connection {
-                connection.become_tunnel();
-            }
-        } else {
+        super::upgrade::settle(ctx, head.status);
+        if !ctx.upgraded {
             super::hop::strip_response(head);
+            super::hop::frame_for(session.req_header().version, head);
             ctx.flow.enter(Phase::Stream);
         }
         self.finish(session, ctx, head);
@@ -234,7 +244,13 @@ impl ProxyHttp for Gate {
         let status = rejection.as_ref().map_or(0, |rejection| rejection.code.status().as_u16());
         match rejection {
             Some(rejection) if session.response_written().is_none() => {
-                if let Err(error) = self.reject(session, ctx, rejection).await {
+                // Pingora drops the connection after this; the answer must be on its way before.
+                let written = self.reject(session, ctx, rejection).await;
+                if let (Ok(()), false) = (&written, ctx.http2) {
+                    let _ = session.as_downstream_mut().finish_body().await;
+                    session.as_downstream_mut().shutdown().await;
+                }
+                if let Err(error) = written {
                     tracing::debug!(%error, "the answer could not be written");
                 }
             }

@@ -1,6 +1,8 @@
 //! Hop-by-hop fields of answers (RFC 9110 7.6.1). Pingora removes those of requests and passes those of answers on.
 
 use http::HeaderName;
+use http::Version;
+use http::header::TRANSFER_ENCODING;
 use http::header::{CONNECTION, PROXY_AUTHENTICATE, TE, TRAILER, UPGRADE};
 use pingora_http::ResponseHeader;
 
@@ -25,5 +27,12 @@ pub(super) fn strip_response(head: &mut ResponseHeader) {
         if head.headers.contains_key(&name) {
             head.remove_header(&name);
         }
+    }
+}
+
+/// HTTP/1.0 knows no chunks (RFC 9112 6.1): such an answer ends with the connection.
+pub(super) fn frame_for(version: Version, head: &mut ResponseHeader) {
+    if version == Version::HTTP_10 {
+        head.remove_header(&TRANSFER_ENCODING);
     }
 }

@@ -17,6 +17,7 @@ mod mirror;
 mod peer;
 mod record;
 mod sink;
+mod upgrade;
 
 use std::sync::Arc;
 

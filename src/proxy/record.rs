@@ -39,9 +39,6 @@ impl Gate {
             ctx,
             &Told { status, protocol, method, scheme: head.scheme.as_str(), host, path, query, cause: gone.as_deref() },
         );
-        if let Some(connection) = ctx.connection.as_ref().filter(|connection| connection.refusal().is_some()) {
-            connection.tell();
-        }
         ctx.recorded = true;
     }
 

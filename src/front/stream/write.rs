@@ -31,6 +31,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeStream<S> {
         }
         let since = *self.write_waiting.get_or_insert_with(Instant::now);
         ready!(self.write_timer.poll(since + self.patience.write, cx));
+        self.connection.write_stalled();
         Poll::Ready(Err(ErrorKind::TimedOut.into()))
     }
 }
