@@ -12,7 +12,7 @@ const SHARDS: usize = 64;
 
 /// Counts open connections and refuses those over a bound.
 #[derive(Debug)]
-pub struct Admission {
+pub(crate) struct Admission {
     total: AtomicUsize,
     total_max: usize,
     per_address_max: usize,
@@ -22,29 +22,20 @@ pub struct Admission {
 
 /// Why a connection is closed at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Denied {
+pub(crate) enum Denied {
     Connections,
     Address,
 }
 
-impl Denied {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Denied::Connections => "connections",
-            Denied::Address => "connections_per_address",
-        }
-    }
-}
-
 /// A place among the open connections, given back when dropped.
 #[derive(Debug)]
-pub struct Permit {
+pub(crate) struct Permit {
     admission: Arc<Admission>,
     key: u64,
 }
 
 impl Admission {
-    pub fn new(total_max: usize, per_address_max: usize) -> Admission {
+    pub(crate) fn new(total_max: usize, per_address_max: usize) -> Admission {
         Admission {
             total: AtomicUsize::new(0),
             total_max,
@@ -54,7 +45,7 @@ impl Admission {
         }
     }
 
-    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Permit, Denied> {
+    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Permit, Denied> {
         if self.total.fetch_add(1, Ordering::AcqRel) >= self.total_max {
             self.total.fetch_sub(1, Ordering::AcqRel);
             return Err(Denied::Connections);
@@ -73,7 +64,8 @@ impl Admission {
         Err(Denied::Address)
     }
 
-    pub fn open(&self) -> usize {
+    #[cfg(test)]
+    fn open(&self) -> usize {
         self.total.load(Ordering::Acquire)
     }
 

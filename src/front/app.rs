@@ -31,7 +31,7 @@ use crate::telemetry::metrics::{Handshake, Refused};
 use crate::tls::Certificates;
 
 /// Everything the connections of one listener share.
-pub struct Door<A> {
+pub(crate) struct Door<A> {
     pub(crate) info: Arc<ListenerInfo>,
     pub(crate) tls: Option<(Arc<ServerConfig>, Arc<Certificates>)>,
     pub(crate) h1: bool,
@@ -100,7 +100,6 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
                 _ => "",
             },
             cipher: session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or(""),
-            resumed: session.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
         };
         if !h2 && !self.h1 {
             return tracing::debug!(%peer, "the client did not agree on HTTP/2");

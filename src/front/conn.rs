@@ -13,35 +13,34 @@ use crate::tls::Covers;
 
 /// Where a connection came in.
 #[derive(Debug)]
-pub struct ListenerInfo {
-    pub name: Arc<str>,
-    pub tls: bool,
+pub(crate) struct ListenerInfo {
+    pub(crate) name: Arc<str>,
+    pub(crate) tls: bool,
 }
 
 /// What was settled in the TLS handshake.
 #[derive(Debug)]
-pub struct TlsFacts {
-    pub sni: Option<Box<str>>,
-    pub version: &'static str,
-    pub cipher: &'static str,
-    pub resumed: bool,
+pub(crate) struct TlsFacts {
+    pub(crate) sni: Option<Box<str>>,
+    pub(crate) version: &'static str,
+    pub(crate) cipher: &'static str,
     /// Which hosts may be asked for over this session.
-    pub covers: Covers,
+    pub(crate) covers: Covers,
 }
 
 /// One client connection.
 #[derive(Debug)]
-pub struct Connection {
-    pub listener: Arc<ListenerInfo>,
+pub(crate) struct Connection {
+    pub(crate) listener: Arc<ListenerInfo>,
     /// Who connected, before any trusted proxy is believed.
-    pub peer: SocketAddr,
-    pub tls: Option<TlsFacts>,
-    pub accepted: Instant,
+    pub(crate) peer: SocketAddr,
+    pub(crate) tls: Option<TlsFacts>,
+    pub(crate) accepted: Instant,
     /// Requests begun on it.
-    pub requests: AtomicU32,
+    pub(crate) requests: AtomicU32,
     /// Bytes on the wire above TLS, both ways.
-    pub bytes_in: AtomicU64,
-    pub bytes_out: AtomicU64,
+    pub(crate) bytes_in: AtomicU64,
+    pub(crate) bytes_out: AtomicU64,
     turn: AtomicU8,
     tunnel: AtomicBool,
     end_body: AtomicBool,
@@ -61,7 +60,7 @@ pub(crate) enum Turn {
 }
 
 impl Connection {
-    pub fn new(listener: Arc<ListenerInfo>, peer: SocketAddr, tls: Option<TlsFacts>) -> Connection {
+    pub(crate) fn new(listener: Arc<ListenerInfo>, peer: SocketAddr, tls: Option<TlsFacts>) -> Connection {
         Connection {
             listener,
             peer,
@@ -80,7 +79,7 @@ impl Connection {
         }
     }
 
-    pub fn ip(&self) -> IpAddr {
+    pub(crate) fn ip(&self) -> IpAddr {
         self.peer.ip().to_canonical()
     }
 

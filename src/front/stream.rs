@@ -48,10 +48,10 @@ const LINGER_BYTES: usize = 256 << 10;
 /// Time bounds of a stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
-    pub head: Duration,
-    pub body: Duration,
-    pub keepalive: Duration,
-    pub write: Duration,
+    pub(crate) head: Duration,
+    pub(crate) body: Duration,
+    pub(crate) keepalive: Duration,
+    pub(crate) write: Duration,
 }
 
 pub(crate) enum Protocol {
@@ -306,14 +306,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeStream<S> {
         if self.input.is_empty() {
             match Pin::new(&mut self.io).poll_read(cx, out) {
                 Poll::Ready(result) => result?,
-                Poll::Pending if watch.preface_seen() => {
-                    let Some(at) = watch.stalls_at(std::time::Instant::now(), self.patience.body) else {
-                        return Poll::Pending;
-                    };
-                    ready!(self.read_timer.poll(Instant::from_std(at), cx));
-                    self.connection.refuse(Refusal { code: Code::BodyTimeout, cause: "the body stalled" });
-                    return Poll::Ready(Err(ErrorKind::TimedOut.into()));
-                }
+                // Bodies are bounded request by request (`proxy::flow`): one that stalls is no reason to end the others.
+                Poll::Pending if watch.preface_seen() => return Poll::Pending,
                 Poll::Pending => {
                     let since = *self.waiting.get_or_insert_with(Instant::now);
                     ready!(self.read_timer.poll(since + self.patience.head, cx));

@@ -23,13 +23,13 @@ use crate::upstream::{Lease, Pool, RetryPermit};
 #[derive(Debug, Default)]
 pub(crate) struct Timings {
     /// Until the head of the request was understood and routed.
-    pub connect: Option<Duration>,
+    pub(crate) connect: Option<Duration>,
     /// From the request being sent to the head of the answer.
-    pub head: Option<Duration>,
+    pub(crate) head: Option<Duration>,
 }
 
 /// What a request carries through its phases. Nothing is allocated before routing but its id.
-pub struct Ctx {
+pub(crate) struct Ctx {
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) connection: Option<Arc<Connection>>,
     pub(crate) begun: Instant,

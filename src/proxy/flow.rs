@@ -52,13 +52,13 @@ pub(crate) enum Expired {
 /// Bounds of a request, from its route.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Bounds {
-    pub body: Option<Duration>,
-    pub head: Option<Duration>,
-    pub idle: Option<Duration>,
-    pub request: Option<Duration>,
+    pub(crate) body: Option<Duration>,
+    pub(crate) head: Option<Duration>,
+    pub(crate) idle: Option<Duration>,
+    pub(crate) request: Option<Duration>,
     /// Of an upgraded connection.
-    pub max_age: Option<Duration>,
-    pub removed: Option<CancellationToken>,
+    pub(crate) max_age: Option<Duration>,
+    pub(crate) removed: Option<CancellationToken>,
 }
 
 /// Milliseconds since the first request of this process.

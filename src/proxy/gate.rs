@@ -25,7 +25,7 @@ use crate::telemetry::Telemetry;
 use crate::upstream::Outcome;
 
 /// What all requests share.
-pub struct Gate {
+pub(crate) struct Gate {
     pub(super) live: Arc<Live>,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) trusted: Trusted,

@@ -1,7 +1,7 @@
 //! HTTP/2: counts what costs us more than the client.
 //!
 //! The h2 library parses and bounds most things. What it leaves open is watched from outside, on the bytes: resets of streams
-//! it had accepted, control frames, CONTINUATION, uploads that stall. Nothing is decoded beyond the nine bytes of a frame's
+//! it had accepted, control frames, CONTINUATION. Nothing is decoded beyond the nine bytes of a frame's
 //! head; what is malformed beyond that is the library's to refuse.
 
 use std::time::{Duration, Instant};
@@ -10,10 +10,8 @@ use super::H2_PREFACE;
 use crate::settings::Http2;
 
 mod frames;
-mod uploads;
 
 use frames::{Event, Frames, Kind};
-use uploads::Uploads;
 
 /// SETTINGS_MAX_FRAME_SIZE, which we never raise.
 const FRAME_MAX: u32 = 16 << 10;
@@ -78,12 +76,11 @@ impl PerMinute {
     }
 }
 
-/// The watch over one client connection. `feed` sees every byte from the client, `sent` every byte to it.
+/// The watch over one client connection. `feed` sees every byte from the client, `sent` how many went to it.
 #[derive(Debug)]
 pub(crate) struct Watch {
     preface: usize,
     frames: Frames,
-    sent: Frames,
     continuations_max: u32,
     resets: PerMinute,
     control: PerMinute,
@@ -93,7 +90,6 @@ pub(crate) struct Watch {
     priorities: u32,
     /// Bytes sent that no WINDOW_UPDATE has been set against.
     update_credit: u64,
-    uploads: Uploads,
 }
 
 impl Watch {
@@ -101,14 +97,12 @@ impl Watch {
         Watch {
             preface: 0,
             frames: Frames::default(),
-            sent: Frames::default(),
             continuations_max: limits.continuations,
             resets: PerMinute::new(limits.resets_per_minute),
             control: PerMinute::new(limits.control_per_minute),
             block: None,
             priorities: 0,
             update_credit: 0,
-            uploads: Uploads::new(limits),
         }
     }
 
@@ -132,28 +126,10 @@ impl Watch {
         Ok(())
     }
 
-    /// Bytes to the client, in any pieces: they earn it WINDOW_UPDATEs, open windows and end uploads.
-    pub(crate) fn sent(&mut self, mut bytes: &[u8], now: Instant) {
+    /// So many bytes went to the client: they earn it WINDOW_UPDATEs.
+    pub(crate) fn sent(&mut self, bytes: usize) {
         self.update_credit =
-            self.update_credit.saturating_add(bytes.len() as u64).min(BYTES_PER_UPDATE.saturating_mul(UPDATES_MAX));
-        while let Some(event) = self.sent.next(&mut bytes) {
-            match event {
-                Event::Head(head) => match head.kind {
-                    Kind::Headers | Kind::ResetStream => self.uploads.answered(head.stream),
-                    Kind::Data if head.ends_stream() => self.uploads.answered(head.stream),
-                    _ => {}
-                },
-                Event::WindowUpdate { stream, increment } => self.uploads.opened(stream, increment, now),
-                Event::OnlyPadding => {}
-            }
-        }
-    }
-
-    /// When to end the connection because a request body has stalled: its stream has not been answered, its window is open,
-    /// and nothing has come for `body_idle`. While every body waits for us, that long from now: look again then. `None`
-    /// while no body is awaited.
-    pub(crate) fn stalls_at(&self, now: Instant, body_idle: Duration) -> Option<Instant> {
-        if self.uploads.are_none() { None } else { self.uploads.oldest().unwrap_or(now).checked_add(body_idle) }
+            self.update_credit.saturating_add(bytes as u64).min(BYTES_PER_UPDATE.saturating_mul(UPDATES_MAX));
     }
 
     fn judge(&mut self, event: Event, now: Instant) -> Result<(), Breach> {
@@ -182,16 +158,21 @@ impl Watch {
                     self.block = Some((head.stream, 0));
                 }
                 self.priorities = self.priorities.saturating_add(1);
-                self.uploads.head(head.stream, head.ends_stream(), now);
                 Ok(())
             }
             Kind::Data => {
-                self.uploads.data(head.stream, head.length, head.ends_stream(), now);
-                if head.length == 0 && !head.ends_stream() { self.control(now) } else { Ok(()) }
+                if head.length == 0 && !head.ends_stream() {
+                    self.control(now)
+                } else {
+                    Ok(())
+                }
             }
             Kind::ResetStream => {
-                self.uploads.answered(head.stream);
-                if self.resets.count(now) { Ok(()) } else { Err(Breach::Resets) }
+                if self.resets.count(now) {
+                    Ok(())
+                } else {
+                    Err(Breach::Resets)
+                }
             }
             // Browsers send one or two for each request.
             Kind::Priority if self.priorities > 0 => {

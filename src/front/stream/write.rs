@@ -11,15 +11,11 @@ use tokio::time::Instant;
 use super::{EdgeStream, Protocol};
 
 impl<S: AsyncRead + AsyncWrite + Unpin> EdgeStream<S> {
-    fn count_written(&mut self, result: &Poll<io::Result<usize>>, slices: &[io::IoSlice<'_>]) {
+    fn count_written(&mut self, result: &Poll<io::Result<usize>>) {
         let Poll::Ready(Ok(n)) = result else { return };
         self.connection.bytes_out.fetch_add(*n as u64, Ordering::Relaxed);
-        let Protocol::H2(watch) = &mut self.protocol else { return };
-        let (mut left, now) = (*n, std::time::Instant::now());
-        for slice in slices {
-            let taken = slice.len().min(left);
-            watch.sent(slice.get(..taken).unwrap_or_default(), now);
-            left -= taken;
+        if let Protocol::H2(watch) = &mut self.protocol {
+            watch.sent(*n);
         }
     }
 
@@ -39,7 +35,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeStream<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for EdgeStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.count_written(&result, &[io::IoSlice::new(bytes)]);
+        self.count_written(&result);
         self.bound_write(cx, result)
     }
 
@@ -49,7 +45,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for EdgeStream<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
-        self.count_written(&result, slices);
+        self.count_written(&result);
         self.bound_write(cx, result)
     }
 
