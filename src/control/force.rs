@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::compile::{Compiled, Parsed, Refused, Text};
 use super::difference::Contents;
 use super::last_good::LastGood;
-use super::status::{Serving, Status};
+use super::status::{Difference, Serving, Status};
 use super::{Fault, Kept, Setup};
 use crate::config::{OnRemove, References, print};
 use crate::problem::{Path, Problem};
@@ -33,11 +33,18 @@ pub(super) struct Force {
     pub(super) live: Arc<Live>,
     text: Arc<str>,
     resolved: [u8; 32],
-    contents: Contents,
+    contents: Arc<Contents>,
     warnings: Vec<print::Entry>,
     status: Status,
     /// Where the status is told. Whoever sees the effect of a change finds it there already.
     told: watch::Sender<Arc<Status>>,
+}
+
+/// What could be put in force now.
+struct Ready {
+    compiled: Compiled,
+    text: Text,
+    difference: Difference,
 }
 
 impl Force {
@@ -55,7 +62,7 @@ impl Force {
             live: Arc::new(Live::new(Arc::new(empty.table))),
             text: "".into(),
             resolved: [0; 32],
-            contents: Contents::default(),
+            contents: Arc::default(),
             warnings: Vec::new(),
             status: Status::default(),
             told: watch::Sender::default(),
@@ -84,7 +91,7 @@ impl Force {
         };
         self.status.source = name.clone();
         match self.compile(Text { text, name }).await {
-            Ok(Some((compiled, text))) => self.enter(compiled, text, Serving::Source).await,
+            Ok(Some(ready)) => self.enter(ready, Serving::Source).await,
             Ok(None) => self.unchanged(trigger),
             Err(refused) => {
                 self.refuse(&refused);
@@ -100,7 +107,7 @@ impl Force {
         let name = last_good.path().display().to_string();
         let text = last_good.load()?.ok_or(Kept::None)?;
         match self.compile(Text { text: text.into(), name }).await {
-            Ok(Some((compiled, text))) => self.enter(compiled, text, Serving::LastGood).await,
+            Ok(Some(ready)) => self.enter(ready, Serving::LastGood).await,
             Ok(None) => {}
             Err(refused) => return Err(Kept::Refused(refused.report())),
         }
@@ -109,10 +116,10 @@ impl Force {
     }
 
     /// Off the threads that carry requests. `None`: it is in force already.
-    async fn compile(&self, text: Text) -> Result<Option<(Compiled, Text)>, Refused> {
+    async fn compile(&self, text: Text) -> Result<Option<Ready>, Refused> {
         let (env, pools, metrics) = (self.env.clone(), self.pools.clone(), self.metrics.clone());
         let (in_force, resolved, references) = (self.text.clone(), self.resolved, self.references);
-        let previous = self.live.load_full();
+        let (previous, contents) = (self.live.load_full(), self.contents.clone());
         let given = text.clone();
         let work = tokio::task::spawn_blocking(move || {
             let parsed = Parsed::of(text.clone(), references());
@@ -124,7 +131,8 @@ impl Force {
             for route in &compiled.table.routes {
                 route.metrics.get_or_init(|| metrics.route(&route.name));
             }
-            Ok(Some((compiled, text)))
+            let difference = compiled.contents.since(&contents);
+            Ok(Some(Ready { compiled, text, difference }))
         });
         work.await.unwrap_or_else(|error| {
             let problem = Problem::error(Path::default(), format!("the gateway failed to compile this: {error}"))
@@ -133,7 +141,8 @@ impl Force {
         })
     }
 
-    async fn enter(&mut self, compiled: Compiled, text: Text, serving: Serving) {
+    async fn enter(&mut self, ready: Ready, serving: Serving) {
+        let Ready { compiled, text, difference } = ready;
         let Compiled { table, warnings, timings, references, contents } = compiled;
         let table = Arc::new(table);
         let started = Instant::now();
@@ -145,12 +154,11 @@ impl Force {
         let swap = started.elapsed();
         let applied_at = SystemTime::now();
 
-        let difference = contents.since(&self.contents);
         self.text = text.text.clone();
         self.resolved = references;
-        self.contents = contents;
+        let old_contents = std::mem::replace(&mut self.contents, Arc::new(contents));
         self.warnings = warnings;
-        self.status.entered(&table, applied_at, serving, &difference, &self.warnings);
+        self.status.entered(&table, applied_at, serving, difference, &self.warnings);
         self.tell();
         self.metrics.control.changed(Change::Applied, self.warnings.len());
         self.metrics.control.applied(table.revision.clone(), applied_at);
@@ -159,9 +167,9 @@ impl Force {
             revision = %table.revision,
             document = text.name,
             routes = table.routes.len(),
-            added = %difference.added,
-            changed = %difference.changed,
-            removed = %difference.removed,
+            added = %self.status.last_change.added,
+            changed = %self.status.last_change.changed,
+            removed = %self.status.last_change.removed,
             parse_ms = ms(timings.parse),
             compile_ms = ms(timings.compile),
             tests_ms = ms(timings.tests),
@@ -169,16 +177,17 @@ impl Force {
             swap_ms = ms(swap),
             "config applied"
         );
-        self.retire(old, table).await;
+        self.retire(old, old_contents, table).await;
         if serving == Serving::Source {
             self.keep(text.text).await;
         }
     }
 
     /// What only the table before needed is ended and dropped, elsewhere: that of many routes takes a while.
-    async fn retire(&self, old: Arc<Table>, new: Arc<Table>) {
+    async fn retire(&self, old: Arc<Table>, old_contents: Arc<Contents>, new: Arc<Table>) {
         let metrics = self.metrics.clone();
         let work = move || {
+            drop(old_contents);
             new.missing(&old)
                 .filter(|route| route.stream.on_remove == OnRemove::Drain)
                 .for_each(|route| route.removed.cancel());

@@ -74,7 +74,7 @@ impl Status {
         table: &Table,
         at: SystemTime,
         serving: Serving,
-        difference: &Difference,
+        difference: Difference,
         warnings: &[Entry],
     ) {
         self.revision = table.revision.clone();
@@ -82,7 +82,7 @@ impl Status {
         self.serving = serving;
         self.routes = table.routes.len();
         self.upstreams = table.pools.len();
-        self.last_change = difference.clone();
+        self.last_change = difference;
         // In front of a last good document stands what is wrong with the source.
         if serving == Serving::Source {
             self.unchanged(warnings);
