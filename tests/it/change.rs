@@ -203,7 +203,7 @@ async fn a_removed_route_can_end_what_it_carries() {
     socket.echoes("here").await;
     gateway.change(&format!("{stays}priority = 1\n")).await;
     socket.echoes("a changed route is no removed one").await;
-    gateway.change(&version(1)).await;
+    gateway.change("[[route]]\nname = \"another\"\nrespond = {}\n").await;
     assert_eq!(socket.next().await, None);
 }
 
