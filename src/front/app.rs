@@ -249,8 +249,8 @@ fn h2_options(limits: &Limits) -> H2Options {
         .max_header_list_size(u32::try_from(limits.head.0).unwrap_or(u32::MAX))
         .initial_window_size(window(limits.http2.stream_window.0))
         .initial_connection_window_size(window(limits.http2.connection_window.0))
-        // Streams reset before the proxy took them up; those taken up are counted by the watch.
-        .max_pending_accept_reset_streams(20)
+        // The watch counts resets of all kinds and tells; the library would end the connection in silence.
+        .max_pending_accept_reset_streams(usize::try_from(limits.http2.resets_per_minute).unwrap_or(20))
         .max_concurrent_reset_streams(32)
         .max_send_buffer_size(256 << 10);
     options
