@@ -246,7 +246,8 @@ fn h2_options(limits: &Limits) -> H2Options {
     let mut options = default_h2_options();
     options
         .max_concurrent_streams(limits.http2.streams)
-        .max_header_list_size(u32::try_from(limits.head.0).unwrap_or(u32::MAX))
+        // The library answers 431 beyond this by itself, in silence; the proxy does it at the bound itself, and tells.
+        .max_header_list_size(u32::try_from(limits.head.0.saturating_mul(2)).unwrap_or(u32::MAX))
         .initial_window_size(window(limits.http2.stream_window.0))
         .initial_connection_window_size(window(limits.http2.connection_window.0))
         // The watch counts resets of all kinds and tells; the library would end the connection in silence.

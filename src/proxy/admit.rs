@@ -81,6 +81,9 @@ impl Gate {
             if request.raw_path().len() > usize::try_from(self.limits.request_line.0).unwrap_or(usize::MAX) {
                 return Err(Rejection::new(Code::UriTooLong, "the target is too long"));
             }
+            if list_size(request) > self.limits.head.0 {
+                return Err(Rejection::new(Code::HeadTooLarge, "the header list is too large"));
+            }
             let mut lengths = request.headers.get_all(http::header::CONTENT_LENGTH).iter();
             if let Some(length) = lengths.next() {
                 if lengths.next().is_some() || !length.as_bytes().iter().all(u8::is_ascii_digit) {
@@ -133,4 +136,10 @@ impl Gate {
 /// The length a request declares. Chunked and HTTP/2 bodies without one are counted as they come.
 fn declared_length(session: &Session) -> Option<u64> {
     session.req_header().headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// The size of a header list as HTTP/2 counts it (RFC 9113 10.5.1): names, values and 32 bytes for each field.
+fn list_size(head: &pingora_http::RequestHeader) -> u64 {
+    let fields = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32);
+    (fields.sum::<usize>() + head.raw_path().len() + 32) as u64
 }

@@ -46,6 +46,9 @@ impl Gate {
 
     /// Writes a whole answer of our own. The connection stays usable unless the request's body is in the way.
     async fn write(&self, session: &mut Session, ctx: &mut Ctx, mut head: ResponseHeader, body: Bytes) -> Result<()> {
+        if self.leaving() {
+            session.set_keepalive(None);
+        }
         self.finish(session, ctx, &mut head);
         ctx.status = head.status.as_u16();
         let bodyless = session.req_header().method == Method::HEAD

@@ -31,10 +31,16 @@ impl Gate {
         session: &mut Session,
         ctx: &mut Ctx,
         error: Box<Error>,
+        client_reused: bool,
     ) -> Box<Error> {
         let mut error = error.more_context(format!("Peer: {}", peer._address));
         let upstream_failed = *error.esource() == ErrorSource::Upstream;
-        if upstream_failed && ctx.flow.expired() != Some(Expired::Body) {
+        // A kept connection that breaks before it answers was closed as idle: no word about the endpoint, and trying again is
+        // no more load on it than the request itself (RFC 9112 9.3.1).
+        let was_idle = client_reused && ctx.status == 0 && outcome_of(&error, ctx) == Outcome::Reset;
+        if was_idle {
+            self.forget_attempt(ctx, failure_of(&error));
+        } else if upstream_failed && ctx.flow.expired() != Some(Expired::Body) {
             let outcome = outcome_of(&error, ctx);
             let failure = match outcome {
                 Outcome::Timeout => Failure::Timeout,
@@ -50,27 +56,31 @@ impl Gate {
             && session.response_written().is_none()
             && ctx.flow.expired().is_none()
             && !ctx.upgraded;
-        let again = upstream_failed && repeatable && self.may_retry(ctx);
+        let again = upstream_failed && repeatable && if was_idle { has_attempts(ctx) } else { self.may_retry(ctx) };
         error.set_retry(again);
         error
     }
 
     fn report(&self, ctx: &mut Ctx, outcome: Outcome, failure: Failure) {
+        if let Some(lease) = &ctx.lease {
+            lease.report(outcome);
+        }
+        self.forget_attempt(ctx, failure);
+    }
+
+    fn forget_attempt(&self, ctx: &mut Ctx, failure: Failure) {
         ctx.attempt_ended(0, Some(failure));
         if let Some(pool) = &ctx.pool {
             pool.metrics(|name| self.telemetry.metrics.upstream(name)).failed(failure);
         }
-        if let Some(lease) = ctx.lease.take() {
-            lease.report(outcome);
-        }
+        ctx.lease = None;
         ctx.flow.hold_upstream(None);
         ctx.flow.enter(Phase::Elsewhere);
     }
 
     /// Within the route's attempts and the pool's budget. Holds the permit until the request ends.
     fn may_retry(&self, ctx: &mut Ctx) -> bool {
-        let attempts = ctx.route.as_ref().map_or(1, |route| route.attempts);
-        if ctx.attempts >= attempts || ctx.flow.left().is_some_and(|left| left < Duration::from_millis(10)) {
+        if !has_attempts(ctx) {
             return false;
         }
         let Some(pool) = &ctx.pool else { return false };
@@ -78,6 +88,12 @@ impl Gate {
         ctx.retry = pool.retry_permit();
         ctx.retry.is_some()
     }
+}
+
+/// Whether the route has another attempt, and the request time for it.
+fn has_attempts(ctx: &Ctx) -> bool {
+    let attempts = ctx.route.as_ref().map_or(1, |route| route.attempts);
+    ctx.attempts < attempts && ctx.flow.left().is_none_or(|left| left >= Duration::from_millis(10))
 }
 
 /// What a failed pick tells the client.

@@ -11,6 +11,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+use tokio::sync::watch;
 
 use super::client::Trusted;
 use super::ctx::Ctx;
@@ -37,6 +38,7 @@ pub(crate) struct Gate {
     pub(super) reaper: Arc<Reaper>,
     pub(super) material: TlsMaterial,
     pub(super) mirrors: super::mirror::Mirrors,
+    pub(super) shutdown: watch::Receiver<bool>,
 }
 
 impl Gate {
@@ -46,6 +48,7 @@ impl Gate {
         telemetry: Arc<Telemetry>,
         reaper: Arc<Reaper>,
         mirrors: super::mirror::Mirrors,
+        shutdown: watch::Receiver<bool>,
     ) -> Gate {
         let name = settings.node_name().to_owned();
         Gate {
@@ -58,7 +61,13 @@ impl Gate {
             reaper,
             material: TlsMaterial::default(),
             mirrors,
+            shutdown,
         }
+    }
+
+    /// Draining has begun: answers close their HTTP/1 connections, also those to requests that came before.
+    pub(super) fn leaving(&self) -> bool {
+        *self.shutdown.borrow()
     }
 }
 
@@ -188,9 +197,9 @@ impl ProxyHttp for Gate {
         session: &mut Session,
         error: Box<Error>,
         ctx: &mut Ctx,
-        _client_reused: bool,
+        client_reused: bool,
     ) -> Box<Error> {
-        self.attempt_failed(peer, session, ctx, error)
+        self.attempt_failed(peer, session, ctx, error, client_reused)
     }
 
     async fn upstream_response_filter(
@@ -218,6 +227,9 @@ impl ProxyHttp for Gate {
             super::hop::strip_response(head);
             super::hop::frame_for(session.req_header().version, head);
             ctx.flow.enter(Phase::Stream);
+        }
+        if self.leaving() {
+            session.set_keepalive(None);
         }
         self.finish(session, ctx, head);
         ctx.status = head.status.as_u16();

@@ -26,6 +26,7 @@ use pingora_core::apps::{HttpServerApp, ReusedHttpStream};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::HttpProxy;
+use tokio::sync::watch;
 
 use flow::{Flow, Reaper};
 use gate::Gate;
@@ -48,10 +49,16 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    pub fn new(settings: &Settings, live: Arc<Live>, telemetry: Arc<Telemetry>, tasks: &Tasks) -> Proxy {
+    pub fn new(
+        settings: &Settings,
+        live: Arc<Live>,
+        telemetry: Arc<Telemetry>,
+        tasks: &Tasks,
+        shutdown: watch::Receiver<bool>,
+    ) -> Proxy {
         let reaper = Arc::new(Reaper::default());
         tasks.spawn_forever("reaper", reaper.clone().run());
-        let gate = Gate::new(settings, live, telemetry, reaper, Mirrors::new(tasks.clone()));
+        let gate = Gate::new(settings, live, telemetry, reaper, Mirrors::new(tasks.clone()), shutdown);
         let conf = ServerConf {
             threads: settings.threads(),
             upstream_keepalive_pool_size: IDLE_UPSTREAM_CONNECTIONS,
