@@ -13,6 +13,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio_util::task::TaskTracker;
 
@@ -148,7 +149,13 @@ impl Gateway {
             listeners::write_ports(&path, &addresses).map_err(|source| StartError::Ports { path, source })?;
         }
         let mut gateway = gateway;
-        gateway.succeed(successor).await?;
+        if let Err(error) = gateway.succeed(successor).await {
+            // What was accepted meanwhile is served before this process gives up.
+            gateway.leave(Duration::ZERO);
+            let ended = gateway.drained().await;
+            gateway.end(ended).await;
+            return Err(error);
+        }
         tracing::info!(version = env!("CARGO_PKG_VERSION"), listeners = ?addresses, "serving");
         Ok(gateway)
     }

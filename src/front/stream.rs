@@ -39,7 +39,7 @@ const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 const READ_AHEAD: usize = 16 << 10;
 
 /// When draining, how long an idle connection is kept for a request that is already on its way.
-const DRAIN_LINGER: Duration = Duration::from_millis(500);
+const DRAIN_LINGER: Duration = Duration::from_secs(1);
 
 /// How long, and for how many bytes, input is read and thrown away before closing (RFC 9112 9.6).
 const LINGER: Duration = Duration::from_secs(1);

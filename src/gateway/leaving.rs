@@ -30,19 +30,24 @@ impl Gateway {
         let mut interrupted = false;
         loop {
             tokio::select! {
+                // A hand-over that is under way holds the sockets open: whoever is told to leave lets go of it.
                 signal = signals.next() => match signal {
-                    Signal::Terminate => self.leave(),
+                    Signal::Terminate => {
+                        handing = None;
+                        self.leave(self.settings.drain.delay.0);
+                    }
                     Signal::Interrupt if interrupted => self.drain.force_now(),
                     Signal::Interrupt => {
                         interrupted = true;
-                        self.leave();
+                        handing = None;
+                        self.leave(self.settings.drain.delay.0);
                     }
                     Signal::Reload => self.control.reload(),
                     Signal::ReopenLogs => self.telemetry.access.reopen(),
                     Signal::HandOver if handing.is_some() => {}
                     Signal::HandOver => match self.hand_over() {
                         Some(offering) => handing = Some(Box::pin(offering)),
-                        None => self.leave(),
+                        None => self.leave(self.settings.drain.delay.0),
                     },
                 },
                 (offer, done) = under_way(&mut handing) => {
@@ -51,7 +56,7 @@ impl Gateway {
                         Ok(()) => {
                             tracing::info!("hand-over: the new gateway serves, this one leaves");
                             drop(offer);
-                            self.leave();
+                            self.leave(Duration::ZERO);
                         }
                         Err(error) => {
                             tracing::error!(%error, "hand-over failed, serving on");
@@ -64,12 +69,13 @@ impl Gateway {
         }
     }
 
-    fn leave(&self) {
-        self.drain.begin(&self.tasks, self.settings.drain.grace.0, self.settings.drain.delay.0);
+    /// `delay` is for load balancers to notice; a successor needs none.
+    pub(super) fn leave(&self, delay: Duration) {
+        self.drain.begin(&self.tasks, self.settings.drain.grace.0, delay);
     }
 
     /// Returns when the last connection is done after draining began, or the rest is cut off.
-    async fn drained(&mut self) -> Ended {
+    pub(super) async fn drained(&mut self) -> Ended {
         self.drain.begun().await;
         // HTTP/1 answers say `Connection: close`, HTTP/2 sends GOAWAY.
         self.shutdown.send_replace(true);
@@ -86,7 +92,7 @@ impl Gateway {
         }
     }
 
-    async fn end(self, ended: Ended) -> Ended {
+    pub(super) async fn end(self, ended: Ended) -> Ended {
         if ended == Ended::CutOff {
             tracing::warn!(connections = self.connections.len(), "cutting off what is left");
             let _ = tokio::time::timeout(CUT_OFF, self.connections.wait()).await;

@@ -60,7 +60,7 @@ impl Gate {
         if ctx.http2 {
             join_cookies(upstream);
         }
-        self.identify(ctx, &head, upstream).map_err(internal)?;
+        self.identify(ctx, &head, asked, upstream).map_err(internal)?;
         route.request_headers.apply(&known, &mut RequestSink(upstream));
         Ok(())
     }
@@ -70,6 +70,7 @@ impl Gate {
         &self,
         ctx: &Ctx,
         head: &crate::facts::Head<'_>,
+        asked: &str,
         upstream: &mut RequestHeader,
     ) -> pingora_error::Result<()> {
         let peer = ctx.connection.as_ref().map_or(ctx.client, |connection| connection.ip());
@@ -89,7 +90,7 @@ impl Gate {
             )?;
         }
         if !ctx.trusted || !upstream.headers.contains_key(&X_FORWARDED_HOST) {
-            upstream.insert_header(X_FORWARDED_HOST, head.host)?;
+            upstream.insert_header(X_FORWARDED_HOST, asked)?;
         }
         let version = match ctx.http2 {
             true => "2",
