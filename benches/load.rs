@@ -2,6 +2,9 @@
 //!
 //! Built with profile `dist`, on a core of its own, routing, metrics and access log on.
 
+// A failure here is a failure of the run.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};

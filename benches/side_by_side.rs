@@ -1,6 +1,9 @@
 //! The same load on the gateway, a bare Pingora proxy, and nginx, HAProxy and Caddy where they are installed:
 //! `cargo bench --bench side_by_side [-- --seconds 4 --rounds 5]`. Each alone on one core, in turn; medians of rounds.
 
+// A failure here is a failure of the run.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::net::SocketAddr;

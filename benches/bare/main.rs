@@ -1,5 +1,8 @@
 //! The yardstick: Pingora's proxy with nothing on it. `bare LISTEN UPSTREAM [CERT KEY]`.
 
+// A failure here is a failure of the run.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
 use async_trait::async_trait;
 use pingora_core::listeners::tls::TlsSettings;
 use pingora_core::server::{Server, configuration::ServerConf};

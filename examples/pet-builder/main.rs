@@ -2,6 +2,9 @@
 //!
 //! `cargo run --example pet-builder`, then the gateway beside it: see README.md.
 
+// A failure here is a failure of the run.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
 mod services;
 
 use tokio::net::TcpListener;

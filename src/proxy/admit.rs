@@ -57,11 +57,11 @@ impl Gate {
         ctx.table = Some(table);
         let (route, captures) = found?;
         ctx.captures = captures;
-        if let Some(length) = declared_length(session) {
-            if length > route.body_max {
-                ctx.route = Some(route);
-                return Err(Rejection::new(Code::BodyTooLarge, "the declared length is over the route's bound"));
-            }
+        if let Some(length) = declared_length(session)
+            && length > route.body_max
+        {
+            ctx.route = Some(route);
+            return Err(Rejection::new(Code::BodyTooLarge, "the declared length is over the route's bound"));
         }
         ctx.route = Some(route);
         Ok(())
@@ -85,10 +85,10 @@ impl Gate {
                 return Err(Rejection::new(Code::HeadTooLarge, "the header list is too large"));
             }
             let mut lengths = request.headers.get_all(http::header::CONTENT_LENGTH).iter();
-            if let Some(length) = lengths.next() {
-                if lengths.next().is_some() || !length.as_bytes().iter().all(u8::is_ascii_digit) {
-                    return bad("the content length is ambiguous");
-                }
+            if let Some(length) = lengths.next()
+                && (lengths.next().is_some() || !length.as_bytes().iter().all(u8::is_ascii_digit))
+            {
+                return bad("the content length is ambiguous");
             }
         }
         if request.headers.get_all(HOST).iter().count() > 1 {

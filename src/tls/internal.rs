@@ -114,10 +114,10 @@ impl Authority {
                 return None;
             }
         };
-        if leaves.len() >= LEAVES_MAX {
-            if let Some(victim) = leaves.keys().next().cloned() {
-                leaves.remove(&victim);
-            }
+        if leaves.len() >= LEAVES_MAX
+            && let Some(victim) = leaves.keys().next().cloned()
+        {
+            leaves.remove(&victim);
         }
         leaves.insert(name.into(), Leaf { certified: certified.clone(), minted: Instant::now() });
         Some(certified)

@@ -100,7 +100,7 @@ async fn continuations() {
         _ => frame(CONTINUATION, 0, 1, &[]),
     })
     .await;
-    let only_mine = origin.seen().iter().filter(|seen| seen.header("x-forwarded-for") != "").count();
+    let only_mine = origin.seen().iter().filter(|seen| !seen.header("x-forwarded-for").is_empty()).count();
     assert_eq!(only_mine, 1, "only the request of the neighbour");
 }
 

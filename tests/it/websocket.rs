@@ -66,7 +66,7 @@ async fn bytes_behind_an_upgrade_that_is_refused_are_not_a_tunnel() {
     assert_eq!(client.answer().await.text(), "plain");
     let _ = client.rest().await;
     // The second request was read by the gateway as a request of its own, or not at all; the origin got no stray bytes.
-    assert!(origin.seen().iter().all(|seen| seen.header("via") != ""), "{:?}", origin.seen());
+    assert!(origin.seen().iter().all(|seen| !seen.header("via").is_empty()), "{:?}", origin.seen());
 }
 
 #[tokio::test]

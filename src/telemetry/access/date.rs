@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn counts_every_day_of_six_centuries() {
-        let leap = |year: u32| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let leap = |year: u32| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
         let (mut year, mut month, mut day) = (1970, 1, 1);
         for days in 0..600 * 365 {
             assert_eq!(civil(days), (year, month, day));
