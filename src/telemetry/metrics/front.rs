@@ -11,7 +11,7 @@ labels! {
         Connections => "connections",
         /// `limits.connections_per_address`
         ConnectionsPerAddress => "connections_per_address",
-        /// A cleartext HTTP/2 connection without its preface in time.
+        /// An HTTP/2 connection without its preface in time.
         Preface => "preface",
         /// A bound of `limits.http2` was broken.
         Http2Limit => "http2_limit",
@@ -35,7 +35,7 @@ labels! {
 pub struct FrontMetrics {
     /// Connections open now.
     pub open: Gauge,
-    /// Connections accepted, those refused at once among them.
+    /// Connections accepted, without those refused at once.
     pub accepted: Count,
     refused: Counts<Refused, { Refused::COUNT }>,
     handshakes: Counts<Handshake, { Handshake::COUNT }>,
