@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
@@ -32,8 +33,9 @@ impl WebSocket {
     pub(crate) async fn next(&mut self) -> Option<String> {
         match within("a WebSocket message", self.0.next()).await? {
             Ok(Message::Text(text)) => Some(text.to_string()),
-            Ok(Message::Close(_)) | Err(_) => None,
-            Ok(other) => panic!("{other:?}"),
+            Ok(Message::Close(_)) | Err(Error::ConnectionClosed | Error::Io(_)) => None,
+            Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => None,
+            other => panic!("{other:?}"),
         }
     }
 
