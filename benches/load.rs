@@ -118,7 +118,7 @@ async fn change(gateway: &Gateway, origin: SocketAddr, time: Duration) {
 }
 
 fn main() {
-    let time = Duration::from_secs(rig::option("--seconds", 5));
+    let time = Duration::from_secs(rig::number("--seconds", 5));
     let binary = rig::build(&["--bin", "tollgate"]).join("tollgate");
     leave_the_core();
     let runtime =

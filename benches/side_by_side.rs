@@ -159,8 +159,8 @@ fn installed(name: &str) -> bool {
 }
 
 fn main() {
-    let time = Duration::from_secs(rig::option("--seconds", 4));
-    let rounds = rig::option("--rounds", 5);
+    let time = Duration::from_secs(rig::number("--seconds", 4));
+    let rounds = rig::number("--rounds", 5);
     let binaries = rig::build(&["--bin", "tollgate", "--example", "bare"]);
     leave_the_core();
     let runtime =

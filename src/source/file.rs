@@ -130,7 +130,7 @@ impl Follower {
             let poll = Instant::now() + POLL;
             let trigger = tokio::select! {
                 () = self.publisher.asked() => Trigger::Asked,
-                () = self.signs.something.notified() => { self.settle().await; Trigger::Noticed }
+                () = self.signs.something.notified() => self.settle().await,
                 () = sleep_until(poll) => Trigger::Noticed,
             };
             let named = self.signs.named.swap(false, Ordering::Relaxed);
@@ -145,17 +145,22 @@ impl Follower {
         }
     }
 
-    /// Waits out a burst of events.
-    async fn settle(&self) {
+    /// Waits out a burst of events, unless somebody asks: who asks means now.
+    async fn settle(&self) -> Trigger {
         let latest = Instant::now() + QUIET_AT_MOST;
-        loop {
+        let trigger = loop {
             let quiet = if self.signs.writing.load(Ordering::Relaxed) { latest } else { Instant::now() + QUIET };
-            match timeout_at(quiet.min(latest), self.signs.something.notified()).await {
-                Ok(()) if Instant::now() < latest => {}
-                _ => break,
+            tokio::select! {
+                () = self.publisher.asked() => break Trigger::Asked,
+                more = timeout_at(quiet.min(latest), self.signs.something.notified()) => {
+                    if more.is_err() || Instant::now() >= latest {
+                        break Trigger::Noticed;
+                    }
+                }
             }
-        }
+        };
         self.signs.writing.store(false, Ordering::Relaxed);
+        trigger
     }
 
     async fn look(&mut self, trigger: Trigger) {

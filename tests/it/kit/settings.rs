@@ -60,6 +60,11 @@ impl Settings {
         self
     }
 
+    pub(crate) fn remove(&mut self, key: &str) -> &mut Settings {
+        self.table.remove(key);
+        self
+    }
+
     pub(crate) fn environment(&mut self, name: &str, value: impl ToString) -> &mut Settings {
         self.environment.push((name.to_owned(), value.to_string()));
         self
