@@ -2,7 +2,6 @@
 
 // A failure here is a failure of the run.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
-#![allow(clippy::expect_used)] // a bench may stop
 
 use std::hint::black_box;
 use std::sync::Arc;

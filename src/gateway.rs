@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin;
@@ -78,6 +79,9 @@ pub struct Gateway {
     control: Handle,
     acceptors: TaskTracker,
     connections: TaskTracker,
+    /// The health and admin listeners, and what ends them.
+    operators: TaskTracker,
+    operators_stop: CancellationToken,
     shutdown: tokio::sync::watch::Sender<bool>,
     /// Duplicates of the listening sockets by name, for a successor.
     sockets: Vec<(String, std::os::fd::OwnedFd)>,
@@ -122,6 +126,8 @@ impl Gateway {
             offer: None,
             acceptors: TaskTracker::new(),
             connections: TaskTracker::new(),
+            operators: TaskTracker::new(),
+            operators_stop: CancellationToken::new(),
             control: handle,
             tasks,
             telemetry,

@@ -7,7 +7,7 @@ use super::Gateway;
 use crate::control::signals::{Signal, Signals};
 use crate::front::handover::{HandoverError, Offer};
 
-/// For connections to notice that they are cut off.
+/// For connections to notice that they are cut off, and for operators to get their last answer.
 const CUT_OFF: Duration = Duration::from_secs(1);
 /// For log lines and spans to leave after the last request.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -56,6 +56,7 @@ impl Gateway {
                         Ok(()) => {
                             tracing::info!("hand-over: the new gateway serves, this one leaves");
                             drop(offer);
+                            self.operators_stop.cancel();
                             self.leave(Duration::ZERO);
                         }
                         Err(error) => {
@@ -98,6 +99,9 @@ impl Gateway {
             let _ = tokio::time::timeout(CUT_OFF, self.connections.wait()).await;
         }
         self.drain.done();
+        self.operators_stop.cancel();
+        self.operators.close();
+        let _ = tokio::time::timeout(CUT_OFF, self.operators.wait()).await;
         self.telemetry.flush(FLUSH).await;
         self.tasks.stop().await;
         tracing::info!(?ended, "gone");

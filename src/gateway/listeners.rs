@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use super::{Gateway, StartError};
 use crate::admin;
@@ -177,7 +176,7 @@ impl Gateway {
         self.serve_operators(bound.health, bound.admin, state)
     }
 
-    /// The health and admin listeners stay until the very end: they tell how leaving goes.
+    /// The health and admin listeners stay until the very end, to tell how leaving goes; unless a successor answers there.
     fn serve_operators(
         &self,
         health: Option<StdListener>,
@@ -191,7 +190,7 @@ impl Gateway {
         if let Some(socket) = health {
             let socket = tokio::net::TcpListener::from_std(socket).map_err(failed(HEALTH))?;
             let router = admin::health_router(state.clone());
-            self.tasks.spawn_forever("health", admin::serve(socket, router, CancellationToken::new()));
+            self.operators.spawn(admin::serve(socket, router, self.operators_stop.clone()));
         }
         if let (Some(socket), Some(settings)) = (admin, &self.settings.admin) {
             let socket: admin::Listener = match socket {
@@ -201,7 +200,7 @@ impl Gateway {
                 }
             };
             let router = admin::admin_router(state, admin::Guard::new(settings)?);
-            self.tasks.spawn_forever("admin", admin::serve(socket, router, CancellationToken::new()));
+            self.operators.spawn(admin::serve(socket, router, self.operators_stop.clone()));
         }
         Ok(())
     }
