@@ -72,11 +72,7 @@ async fn a_client_cannot_nominate_what_the_gateway_adds() {
     let seen = sent(
         |origin| routes::with(origin.address(), "", "request_headers = { set = { x-user-id = \"{client.ip}\" } }"),
         |_| {},
-<<<<<<< HEAD
         &["Connection: X-User-Id, Via, Traceparent, X-Request-Id\r\n"],
-=======
-        &["Connection: X-User-Id, Via, X-Request-Id, Traceparent\r\n"],
->>>>>>> 531d388 (gateway: leave the health and admin sockets to a successor at once)
     )
     .await;
     assert_eq!((seen.header("x-user-id"), seen.header("x-forwarded-for")), ("127.0.0.1".into(), "127.0.0.1".into()));

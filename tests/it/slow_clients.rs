@@ -6,7 +6,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use crate::kit::body::sized;
-use crate::kit::frames::{DATA, END_STREAM, GOAWAY, HEADERS, Peer, frame};
+use crate::kit::frames::{DATA, END_STREAM, GOAWAY, HEADERS, Peer, RST_STREAM, frame};
 use crate::kit::{Gateway, Origin, Raw, Settings, get, pause, routes};
 
 async fn bounded(change: impl FnOnce(&mut Settings)) -> (Origin, Gateway) {
