@@ -15,9 +15,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_util::io::read_buf;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::admission::{Admission, Denied, Permit};
-use super::conn::{Connection, ListenerInfo, TlsFacts, with_connection};
+use super::conn::{Active, Connection, ListenerInfo, TlsFacts, with_connection};
 use super::guard::h1::Guard;
 use super::guard::h2::Watch;
 use super::guard::{HeadLimits, Sniff, sniff};
@@ -40,6 +41,7 @@ pub(crate) struct Door<A> {
     pub(crate) admission: Arc<Admission>,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) app: Arc<A>,
+    pub(crate) connections: TaskTracker,
     pub(crate) draining: CancellationToken,
     pub(crate) shutdown: tokio::sync::watch::Receiver<bool>,
 }
@@ -151,10 +153,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
             keepalive: limits.keepalive.0,
             write: limits.write_idle.0,
         };
-        let stream = EdgeStream::new(io, connection.clone(), protocol, patience, input, self.draining.clone());
+        let stream = EdgeStream::new(io, connection.clone(), protocol, patience, input, self.draining.child_token());
         let session = Arc::new(Requests {
             app: self.app.clone(),
             connection: connection.clone(),
+            connections: self.connections.clone(),
             options: options(limits),
             h2: h2_options(limits),
         });
@@ -209,6 +212,7 @@ impl<A> Door<A> {
 struct Requests<A> {
     app: Arc<A>,
     connection: Arc<Connection>,
+    connections: TaskTracker,
     options: HttpServerOptions,
     h2: H2Options,
 }
@@ -220,6 +224,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Requests<A> {
         session: ServerSession,
         shutdown: &tokio::sync::watch::Receiver<bool>,
     ) -> Option<ReusedHttpStream> {
+        // Pingora runs HTTP/2 requests on tasks of their own: leaving waits for them too.
+        let _under_way = (self.connections.token(), Active::new(&self.connection));
         self.connection.ask_for_head();
         with_connection(self.connection.clone(), self.app.process_new_http(session, shutdown)).await
     }

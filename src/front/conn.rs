@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Instant;
 
 use super::guard::Refusal;
@@ -43,6 +43,10 @@ pub(crate) struct Connection {
     pub(crate) bytes_out: AtomicU64,
     turn: AtomicU8,
     tunnel: AtomicBool,
+    /// Requests under way.
+    active: AtomicU32,
+    /// When the client last took bytes, in milliseconds of `clock`.
+    last_written: AtomicU64,
     end_body: AtomicBool,
     write_stalled: AtomicBool,
     linger: AtomicBool,
@@ -71,6 +75,8 @@ impl Connection {
             bytes_out: AtomicU64::new(0),
             turn: AtomicU8::new(0),
             tunnel: AtomicBool::new(false),
+            active: AtomicU32::new(0),
+            last_written: AtomicU64::new(0),
             end_body: AtomicBool::new(false),
             write_stalled: AtomicBool::new(false),
             linger: AtomicBool::new(false),
@@ -100,6 +106,18 @@ impl Connection {
 
     pub(crate) fn is_tunnel(&self) -> bool {
         self.tunnel.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn active(&self) -> u32 {
+        self.active.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn written(&self) {
+        self.last_written.store(clock(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn last_written(&self) -> u64 {
+        self.last_written.load(Ordering::Relaxed)
     }
 
     /// Ends the body that an upgrade request was given (`proxy::upgrade`): the answer was not 101.
@@ -147,6 +165,28 @@ impl Connection {
 
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         self.refusal.get().copied()
+    }
+}
+
+/// Milliseconds since the first call in this process.
+pub(crate) fn clock() -> u64 {
+    static BASE: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(BASE.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A request under way, counted while it lives.
+pub(crate) struct Active(Arc<Connection>);
+
+impl Active {
+    pub(crate) fn new(connection: &Arc<Connection>) -> Active {
+        connection.active.fetch_add(1, Ordering::AcqRel);
+        Active(connection.clone())
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

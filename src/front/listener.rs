@@ -37,15 +37,23 @@ pub(crate) async fn accept<A: HttpServerApp + Send + Sync + 'static>(
     stop: CancellationToken,
     force: CancellationToken,
 ) {
+    let mut left = BACKLOG;
     loop {
+        // What stands in the backlog when the listener stops was accepted by the kernel: it is served, and no more than that.
+        if stop.is_cancelled() {
+            left -= 1;
+            if left <= 0 {
+                break;
+            }
+        }
         let accepted = tokio::select! {
             biased;
             accepted = listener.accept() => accepted,
-            // What stands in the backlog was accepted by the kernel: it is served before the socket closes.
             () = stop.cancelled() => break,
         };
         let (socket, peer) = match accepted {
             Ok(accepted) => accepted,
+            Err(_) if stop.is_cancelled() => break,
             Err(error) => {
                 // Out of descriptors or memory: the backlog holds the clients for a moment.
                 tracing::warn!(%error, listener = %door.info.name, "cannot accept");
@@ -56,7 +64,7 @@ pub(crate) async fn accept<A: HttpServerApp + Send + Sync + 'static>(
         let Some(permit) = door.admit(peer) else { continue };
         let _ = socket.set_nodelay(true);
         let door = door.clone();
-        let force = force.clone();
+        let force = force.child_token();
         let open = OpenGauge::new(&door);
         connections.spawn(async move {
             let (_permit, _open) = (permit, open);

@@ -41,9 +41,11 @@ const READ_AHEAD: usize = 16 << 10;
 /// When draining, how long an idle connection is kept for a request that is already on its way.
 const DRAIN_LINGER: Duration = Duration::from_secs(1);
 
-/// How long, and for how many bytes, input is read and thrown away before closing (RFC 9112 9.6).
+/// How long input is read and thrown away before closing (RFC 9112 9.6).
 const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 256 << 10;
+
+/// When draining, how long an HTTP/2 connection without streams may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Time bounds of a stream.
 #[derive(Clone, Copy, Debug)]
@@ -172,6 +174,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeStream<S> {
                 }
                 guard.next_request();
                 self.state = State::Idle;
+                self.waiting = None;
             }
             State::Idle => {
                 self.connection.take_turn();
@@ -247,7 +250,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeStream<S> {
                             self.connection.refuse(Refusal { code: Code::BodyTimeout, cause: "the body stalled" });
                             return Poll::Ready(Err(ErrorKind::TimedOut.into()));
                         }
-                        State::Idle | State::Whole | State::Refused | State::Tunnel => return Poll::Ready(Ok(())),
+                        State::Idle | State::Whole | State::Refused | State::Tunnel => {
+                            // Over TLS the client is told that nothing more comes; it need not be waited for.
+                            let _ = Pin::new(&mut self.io).poll_shutdown(cx);
+                            return Poll::Ready(Ok(()));
+                        }
                     }
                 }
             }
@@ -300,6 +307,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeStream<S> {
         self.read_timer.poll(deadline, cx)
     }
 
+    /// After GOAWAY the library waits for the client's word, also of one that is gone.
+    fn poll_goodbye(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.drain_noticed.is_none() {
+            ready!(self.draining.as_mut().poll(cx));
+            self.drain_noticed = Some(Instant::now());
+        }
+        loop {
+            if self.connection.active() > 0 {
+                self.drain_noticed = Some(Instant::now());
+            }
+            let since = self.drain_noticed.unwrap_or_else(Instant::now);
+            ready!(self.read_timer.poll(since + GOODBYE, cx));
+            if self.connection.active() == 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
     fn poll_read_h2(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Protocol::H2(watch) = &mut self.protocol else { return Poll::Ready(Err(ErrorKind::Other.into())) };
         let before = out.filled().len();
@@ -307,7 +332,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeStream<S> {
             match Pin::new(&mut self.io).poll_read(cx, out) {
                 Poll::Ready(result) => result?,
                 // Bodies are bounded request by request (`proxy::flow`): one that stalls is no reason to end the others.
-                Poll::Pending if watch.preface_seen() => return Poll::Pending,
+                Poll::Pending if watch.preface_seen() => return self.poll_goodbye(cx),
                 Poll::Pending => {
                     let since = *self.waiting.get_or_insert_with(Instant::now);
                     ready!(self.read_timer.poll(since + self.patience.head, cx));
@@ -335,15 +360,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeStream<S> {
     /// Reads what the client still sends, for a moment, so that closing does not destroy the answer on its way.
     pub(crate) async fn drain_input(&mut self) {
         let mut scratch = [0u8; 4096];
-        let reading = async {
-            let mut left = LINGER_BYTES;
-            while left > 0 {
-                match tokio::io::AsyncReadExt::read(&mut self.io, &mut scratch).await {
-                    Ok(n) if n > 0 => left = left.saturating_sub(n),
-                    Ok(_) | Err(_) => break,
-                }
-            }
-        };
+        let reading = async { while let Ok(1..) = tokio::io::AsyncReadExt::read(&mut self.io, &mut scratch).await {} };
         let _ = tokio::time::timeout(LINGER, reading).await;
     }
 }

@@ -166,6 +166,7 @@ impl Gateway {
                 admission: admission.clone(),
                 telemetry: self.telemetry.clone(),
                 app: proxy.clone(),
+                connections: self.connections.clone(),
                 draining: self.drain.stop_accepting().clone(),
                 shutdown: shutdown.clone(),
             });

@@ -1,11 +1,11 @@
 //! Answers the gateway gives by itself, and `finish`, through which every answer goes.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER, SET_COOKIE};
-use http::{HeaderName, Method, StatusCode};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, LOCATION, RETRY_AFTER, SET_COOKIE};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use pingora_core::protocols::http::ServerSession;
 use pingora_error::Result;
-use pingora_http::ResponseHeader;
+use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
 use super::ctx::Ctx;
@@ -21,7 +21,38 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC: &[u8] = b"application/grpc";
 
+/// `application/grpc` and its codecs (`+proto`); gRPC-Web frames its answers otherwise.
+fn is_grpc(kind: &HeaderValue) -> bool {
+    let rest = kind.as_bytes().strip_prefix(GRPC);
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
+}
+
+/// The final answer, as far as it is on its way. Pingora counts 1xx as written heads.
+pub(super) fn begun(session: &Session) -> Option<&ResponseHeader> {
+    session
+        .response_written()
+        .filter(|head| !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS)
+}
+
+/// An answer before the request's body is read closes an HTTP/1 connection; the client must be able to read it (RFC 9112 9.6).
+pub(super) fn linger_for_body(session: &mut Session, ctx: &Ctx) {
+    if ctx.http2 || ctx.held_body || session.as_mut().is_body_done() {
+        return;
+    }
+    if let Some(connection) = &ctx.connection {
+        connection.linger();
+    }
+}
+
 impl Gate {
+    /// An HTTP/2 upstream's 100 is lost on its way through Pingora, so a client that waits for it is answered here.
+    pub(super) async fn continue_ourselves(&self, session: &mut Session, upstream: &mut RequestHeader) -> Result<()> {
+        if upstream.remove_header(&EXPECT).is_some() {
+            session.as_downstream_mut().write_continue_response().await?;
+        }
+        Ok(())
+    }
+
     /// Response policies, on every answer: edits of the route (or the defaults), the request id, cookies that keep a client
     /// where it was put.
     pub(super) fn finish(&self, session: &Session, ctx: &Ctx, head: &mut ResponseHeader) {
@@ -49,8 +80,13 @@ impl Gate {
         if self.leaving() {
             session.set_keepalive(None);
         }
+        linger_for_body(session, ctx);
         self.finish(session, ctx, &mut head);
         ctx.status = head.status.as_u16();
+        if let Some(copying) = &mut ctx.mirror {
+            copying.answer_head(head.status, &head.headers);
+            copying.answer_body(Some(&body));
+        }
         let bodyless = session.req_header().method == Method::HEAD
             || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         if !bodyless {
@@ -82,7 +118,8 @@ impl Gate {
                 connection.linger();
             }
         }
-        let grpc = session.req_header().headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(GRPC));
+        let kind = session.req_header().headers.get(CONTENT_TYPE).filter(|kind| is_grpc(kind)).cloned();
+        let grpc = kind.is_some();
         let status = if grpc { StatusCode::OK } else { code.status() };
         let mut head = ResponseHeader::build(status, Some(8))?;
         if let Some(error) = code.proxy_status() {
@@ -94,8 +131,8 @@ impl Gate {
         if let Some(allow) = &rejection.allow {
             head.insert_header(ALLOW, allow.clone())?;
         }
-        let body = if grpc {
-            head.insert_header(CONTENT_TYPE, "application/grpc")?;
+        let body = if let Some(kind) = kind {
+            head.insert_header(CONTENT_TYPE, kind)?;
             head.insert_header(GRPC_STATUS, u16::from(code.grpc_status()).to_string())?;
             head.insert_header(GRPC_MESSAGE, code.as_str())?;
             Bytes::new()

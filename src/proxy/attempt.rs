@@ -10,12 +10,12 @@ use pingora_error::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
-use super::ctx::Ctx;
+use super::ctx::{Ctx, Request};
 use super::failure::no_lease;
 use super::flow::Bounds;
 use super::gate::Gate;
-use super::peer::peer;
-use super::upgrade::hold_body;
+use super::peer::{Call, peer};
+use super::upgrade::{asks_for_websocket, hold_body};
 use crate::config::{OnRemove, Protocol};
 use crate::facts::{Facts, Scheme, cookie};
 use crate::routes::{Destination, Route};
@@ -38,8 +38,14 @@ impl Gate {
             idle: Some(timeouts.idle),
             request: timeouts.request,
             max_age: route.stream.max_age,
+            client: ctx.connection.clone().filter(|_| !ctx.http2),
             removed: (route.stream.on_remove == OnRemove::Drain).then(|| route.removed.clone()),
         });
+        ctx.told = Some(Box::new(Request {
+            method: session.req_header().method.clone(),
+            host: ctx.head(session).host.into(),
+            path: ctx.head(session).path.into(),
+        }));
         ctx.pool = match &route.destination {
             Destination::Upstream(pool) => Some(pool.clone()),
             Destination::Split(split) => {
@@ -56,6 +62,17 @@ impl Gate {
             Destination::Redirect(_) | Destination::Respond(_) => None,
         };
         ctx.mirror = self.mirrors.begin(session, ctx, route);
+    }
+
+    /// The mirror of a request that the gateway answers by itself: there is no body to copy then but none.
+    pub(super) fn mirror_answer(&self, session: &mut Session, ctx: &mut Ctx, route: &Arc<Route>) {
+        let Some(mut copying) = self.mirrors.begin(session, ctx, route) else { return };
+        let mut head = session.req_header().clone();
+        if session.as_mut().is_body_empty() && self.forward(session, ctx, &mut head).is_ok() {
+            copying.head(&head);
+            copying.body(None, true);
+            ctx.mirror = Some(copying);
+        }
     }
 
     /// One endpoint for the next attempt.
@@ -91,10 +108,12 @@ impl Gate {
         ctx.attempt_trace = (ctx.trace.sampled && self.telemetry.traces()).then(|| ctx.trace.child());
         ctx.endpoint = Some(lease.address());
         ctx.tried.push(lease.address());
-        let peer = peer(&lease, &route.timeout, &ctx.flow, &self.material);
-        if lease.transport().protocol == Protocol::H1 {
+        let upgrade = asks_for_websocket(session);
+        if lease.transport().protocol != Protocol::H2 && upgrade {
             hold_body(session, ctx);
         }
+        let call = Call { bodyless: session.as_mut().is_body_empty(), upgrade };
+        let peer = peer(&lease, call, &route.timeout, &ctx.flow, &self.material);
         ctx.lease = Some(lease);
         Ok(peer)
     }

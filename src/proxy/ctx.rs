@@ -9,6 +9,7 @@ use pingora_proxy::Session;
 
 use super::flow::Flow;
 use super::mirror::Copying;
+use super::peer::Wire;
 use crate::facts::{Head, Scheme};
 use crate::front::conn::Connection;
 use crate::front::guard::Refusal;
@@ -76,6 +77,17 @@ pub(crate) struct Ctx {
     pub(crate) flow: Arc<Flow>,
     pub(crate) mirror: Option<Box<Copying>>,
     pub(crate) recorded: bool,
+    /// The connection of the attempt under way.
+    pub(crate) wire: Option<Arc<Wire>>,
+    /// For the line of a request that is dropped half-way: its session is gone by then.
+    pub(crate) told: Option<Box<Request>>,
+}
+
+/// What was asked for.
+pub(crate) struct Request {
+    pub(crate) method: http::Method,
+    pub(crate) host: Box<str>,
+    pub(crate) path: Box<str>,
 }
 
 /// 128 random bits in hex: unique without being coordinated.
@@ -142,6 +154,8 @@ impl Ctx {
             flow: super::flow::current(),
             mirror: None,
             recorded: false,
+            wire: None,
+            told: None,
         }
     }
 

@@ -6,6 +6,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 
+use super::answer::begun;
 use super::ctx::Ctx;
 use super::flow::{Expired, Phase};
 use super::gate::Gate;
@@ -20,6 +21,10 @@ impl Gate {
         let replayable = !session.as_ref().retry_buffer_truncated();
         ctx.connect_failed = true;
         let again = replayable && self.may_retry(ctx);
+        if again {
+            // What the client is told if no other endpoint can be had.
+            ctx.rejection = rejection_of(&error, ctx);
+        }
         error.set_retry(again);
         error
     }
@@ -53,10 +58,13 @@ impl Gate {
         // After an early end by the clock a second try would outlast the bound.
         let repeatable = session.req_header().method.is_idempotent()
             && !session.as_ref().retry_buffer_truncated()
-            && session.response_written().is_none()
+            && begun(session).is_none()
             && ctx.flow.expired().is_none()
             && !ctx.upgraded;
         let again = upstream_failed && repeatable && if was_idle { has_attempts(ctx) } else { self.may_retry(ctx) };
+        if again {
+            ctx.rejection = rejection_of(&error, ctx);
+        }
         error.set_retry(again);
         error
     }

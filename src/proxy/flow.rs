@@ -6,14 +6,16 @@
 //! connection to the upstream, which lets the proxy answer in its usual way; if it does not move within `MERCY`, the
 //! request is dropped where it stands.
 
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use tokio_util::sync::CancellationToken;
+
+use super::peer::Wire;
+use crate::front::conn::{Connection, clock};
 
 /// How often the flows are looked at; deadlines are this exact.
 const TICK: Duration = Duration::from_millis(100);
@@ -59,12 +61,8 @@ pub(crate) struct Bounds {
     /// Of an upgraded connection.
     pub(crate) max_age: Option<Duration>,
     pub(crate) removed: Option<CancellationToken>,
-}
-
-/// Milliseconds since the first request of this process.
-fn clock() -> u64 {
-    static BASE: LazyLock<Instant> = LazyLock::new(Instant::now);
-    u64::try_from(BASE.elapsed().as_millis()).unwrap_or(u64::MAX)
+    /// Over HTTP/1 the connection tells when the client last took bytes of the answer.
+    pub(crate) client: Option<Arc<Connection>>,
 }
 
 tokio::task_local! {
@@ -87,7 +85,7 @@ pub(crate) struct Flow {
     expired: AtomicU8,
     expired_at: AtomicU64,
     bounds: Mutex<Bounds>,
-    upstream: Mutex<Option<OwnedFd>>,
+    upstream: Mutex<Option<Arc<Wire>>>,
     dropped: AtomicBool,
     waker: AtomicWaker,
 }
@@ -133,8 +131,16 @@ impl Flow {
     }
 
     /// The HTTP/1 connection this request has to itself: breaking it wakes the proxy. `None` when it is given back.
-    pub(crate) fn hold_upstream(&self, socket: Option<OwnedFd>) {
-        *self.upstream.lock().unwrap_or_else(PoisonError::into_inner) = socket;
+    pub(crate) fn hold_upstream(&self, wire: Option<Arc<Wire>>) {
+        *self.upstream.lock().unwrap_or_else(PoisonError::into_inner) = wire;
+    }
+
+    /// The upstream's connection may be shared: it is not broken, and the head gets the time that Pingora gives it.
+    pub(crate) fn share_upstream(&self) {
+        let mut bounds = self.bounds.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(head), Some(idle)) = (bounds.head, bounds.idle) {
+            bounds.head = Some(head.max(idle) + TICK);
+        }
     }
 
     pub(crate) fn expired(&self) -> Option<Expired> {
@@ -194,7 +200,10 @@ impl Flow {
         match phase {
             p if p == Phase::Body as u8 && over(bounds.body, progress) => Some(Expired::Body),
             p if p == Phase::Head as u8 && over(bounds.head, progress) => Some(Expired::Head),
-            p if p == Phase::Stream as u8 && over(bounds.idle, progress) => Some(Expired::Idle),
+            p if p == Phase::Stream as u8 => {
+                let written = bounds.client.as_ref().map_or(0, |client| client.last_written());
+                over(bounds.idle, progress.max(written)).then_some(Expired::Idle)
+            }
             _ => None,
         }
     }
@@ -211,8 +220,8 @@ impl Flow {
         let Some(why) = self.overdue(now) else { return };
         self.expired_at.store(now, Ordering::Relaxed);
         self.expired.store(why as u8, Ordering::Release);
-        if let Some(socket) = self.upstream.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+        if let Some(wire) = self.upstream.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            wire.break_off();
         }
     }
 }

@@ -13,6 +13,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use tokio::sync::watch;
 
+use super::answer::{begun, linger_for_body};
 use super::client::Trusted;
 use super::ctx::Ctx;
 use super::failure::rejection_of;
@@ -84,7 +85,13 @@ impl ProxyHttp for Gate {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         ctx.http2 = session.as_downstream().as_http2().is_some();
-        session.as_downstream_mut().set_write_timeout(Some(self.limits.write_idle.0));
+        let downstream = session.as_downstream_mut();
+        // The stream and the flow bound every wait; Pingora's own bound on reads is fixed at a minute.
+        downstream.set_read_timeout(None);
+        if ctx.http2 {
+            // A client that opens no window. Over HTTP/1 the stream tells slow from stalled.
+            downstream.set_write_timeout(Some(self.limits.write_idle.0));
+        }
         let admitted = match self.greet(session, ctx) {
             Ok(()) => self.admit(session, ctx),
             Err(rejection) => Err(rejection),
@@ -96,6 +103,9 @@ impl ProxyHttp for Gate {
         let Some(route) = ctx.route.clone() else {
             return Err(Error::explain(ErrorType::InternalError, "admitted without a route"));
         };
+        if matches!(route.destination, Destination::Redirect(_) | Destination::Respond(_)) {
+            self.mirror_answer(session, ctx, &route);
+        }
         match &route.destination {
             Destination::Redirect(redirect) => self.redirect(session, ctx, &route, redirect).await?,
             Destination::Respond(respond) => self.respond(session, ctx, &route, respond).await?,
@@ -123,6 +133,11 @@ impl ProxyHttp for Gate {
             return Err(Error::explain(ErrorType::HTTPStatus(status), "the request cannot be forwarded"));
         }
         super::upgrade::hide_body(ctx, head);
+        if head.version == http::Version::HTTP_2 {
+            self.continue_ourselves(session, head).await?;
+        } else if let Some(wire) = &ctx.wire {
+            ctx.flow.hold_upstream(Some(wire.clone()));
+        }
         if let Some(copying) = &mut ctx.mirror {
             copying.head(head);
         }
@@ -139,12 +154,10 @@ impl ProxyHttp for Gate {
         ctx: &mut Ctx,
     ) -> Result<()> {
         ctx.reused = reused;
-        let http2 = peer.options.alpn.get_min_http_version() == 2
-            || digest.is_some_and(|digest| digest.ssl_digest.is_some())
-                && peer.options.alpn.get_max_http_version() == 2;
-        if !http2 {
-            let wire = digest.and_then(Wire::of);
-            ctx.flow.hold_upstream(wire.and_then(|wire| wire.handle()));
+        ctx.wire = digest.and_then(Wire::of);
+        if peer.options.alpn.get_max_http_version() == 2 {
+            // It may be shared: it cannot be broken for one request, so Pingora's bound on reads comes first.
+            ctx.flow.share_upstream();
         }
         if !reused {
             ctx.timings.connect = ctx.attempt_begun.map(|begun| begun.elapsed());
@@ -178,7 +191,7 @@ impl ProxyHttp for Gate {
             return Err(Error::explain(ErrorType::HTTPStatus(413), "body over the bound"));
         }
         if let Some(copying) = &mut ctx.mirror {
-            copying.body(body.as_ref());
+            copying.body(body.as_ref(), end_of_stream);
         }
         if end_of_stream && ctx.status == 0 {
             ctx.sent = Some(Instant::now());
@@ -231,6 +244,9 @@ impl ProxyHttp for Gate {
         if self.leaving() {
             session.set_keepalive(None);
         }
+        if !ctx.upgraded {
+            linger_for_body(session, ctx);
+        }
         self.finish(session, ctx, head);
         ctx.status = head.status.as_u16();
         Ok(())
@@ -255,7 +271,9 @@ impl ProxyHttp for Gate {
         let rejection = rejection_of(error, ctx);
         let status = rejection.as_ref().map_or(0, |rejection| rejection.code.status().as_u16());
         match rejection {
-            Some(rejection) if session.response_written().is_none() => {
+            Some(rejection) if begun(session).is_none() => {
+                // Pingora gives the connection up after an error.
+                session.set_keepalive(None);
                 // Pingora drops the connection after this; the answer must be on its way before.
                 let written = self.reject(session, ctx, rejection).await;
                 if let (Ok(()), false) = (&written, ctx.http2) {
@@ -289,7 +307,7 @@ impl ProxyHttp for Gate {
             });
         }
         ctx.flow.hold_upstream(None);
-        if let Some(copying) = ctx.mirror.take() {
+        if let Some(copying) = ctx.mirror.take().filter(|copying| error.is_none() && copying.is_whole()) {
             copying.send(ctx.request_id.as_str().to_owned());
         }
         self.record(session, error, ctx);

@@ -38,6 +38,8 @@ pub(crate) struct Copying {
     headers: HeaderMap,
     answer: Digest,
     overflown: bool,
+    /// The request's body came to its end.
+    whole: bool,
 }
 
 /// A running hash of the first bytes of a body.
@@ -94,6 +96,7 @@ impl Mirrors {
             headers: HeaderMap::new(),
             answer: Digest::new(mirror.body_max),
             overflown: false,
+            whole: false,
         }))
     }
 }
@@ -103,10 +106,11 @@ impl Copying {
     pub(super) fn head(&mut self, upstream: &RequestHeader) {
         self.head = Some(upstream.as_owned_parts());
         self.body.clear();
-        self.overflown = false;
+        (self.overflown, self.whole) = (false, false);
     }
 
-    pub(super) fn body(&mut self, piece: Option<&Bytes>) {
+    pub(super) fn body(&mut self, piece: Option<&Bytes>, end: bool) {
+        self.whole |= end;
         let Some(piece) = piece else { return };
         if self.overflown || self.body.len() + piece.len() > self.body_max {
             self.overflown = true;
@@ -114,6 +118,11 @@ impl Copying {
             return;
         }
         self.body.extend_from_slice(piece);
+    }
+
+    /// A copy of half a request would be another request.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole
     }
 
     pub(super) fn answer_head(&mut self, status: StatusCode, headers: &HeaderMap) {

@@ -36,9 +36,9 @@ impl Wire {
         digest.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref::<Arc<Wire>>().cloned()
     }
 
-    /// A handle to break the connection with.
-    pub(crate) fn handle(&self) -> Option<OwnedFd> {
-        self.socket.try_clone().ok()
+    /// Breaks the connection: whoever reads from it or writes to it fails.
+    pub(crate) fn break_off(&self) {
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
     }
 }
 
@@ -109,25 +109,46 @@ impl TlsMaterial {
     }
 }
 
+/// How often an HTTP/2 connection to an upstream is asked whether it lives.
+const H2_PING: Duration = Duration::from_secs(10);
+
+/// What about a request matters to its connection.
+#[derive(Clone, Copy)]
+pub(crate) struct Call {
+    pub(crate) bodyless: bool,
+    pub(crate) upgrade: bool,
+}
+
 /// How the endpoint of a lease is spoken to within the bounds of a route.
-pub(crate) fn peer(lease: &Lease, timeouts: &Timeouts, flow: &Flow, material: &TlsMaterial) -> Box<HttpPeer> {
+pub(crate) fn peer(
+    lease: &Lease,
+    call: Call,
+    timeouts: &Timeouts,
+    flow: &Flow,
+    material: &TlsMaterial,
+) -> Box<HttpPeer> {
     let transport = lease.transport();
     let address = lease.address();
     let server_name = transport.tls.as_ref().map(|tls| tls.server_name.clone()).unwrap_or_default();
     let mut peer = HttpPeer::new(address, transport.tls.is_some(), server_name);
-    peer.group_key = group(transport, address);
+    peer.group_key = group(transport, address, call.upgrade);
     let left = flow.left();
     let within = |bound: Duration| left.map_or(bound, |left| bound.min(left.max(Duration::from_millis(1))));
     let options = &mut peer.options;
     options.alpn = match transport.protocol {
         Protocol::H1 => ALPN::H1,
+        // WebSocket over HTTP/2 is not bridged.
+        Protocol::Auto if call.upgrade => ALPN::H1,
         Protocol::H2 => ALPN::H2,
         Protocol::Auto => ALPN::H2H1,
     };
     options.connection_timeout = Some(within(timeouts.connect));
     options.total_connection_timeout = Some(within(timeouts.connect));
-    // Pingora's bound holds for the head and for every later read alike; the request's own clock tells them apart.
-    options.read_timeout = Some(within(timeouts.head.max(timeouts.idle)));
+    // Pingora's bound holds for the head and for every later read alike; the request's own clock tells them apart. With an
+    // HTTP/2 upstream it runs while the body is still on its way, so a body that streams has only the clock.
+    let streams_up = options.alpn != ALPN::H1 && !call.bodyless;
+    options.read_timeout = (!streams_up).then(|| within(timeouts.head.max(timeouts.idle)));
+    options.h2_ping_interval = Some(H2_PING);
     options.write_timeout = Some(within(timeouts.idle));
     options.idle_timeout = Some(transport.connections.idle);
     options.max_h2_streams = usize::try_from(transport.connections.streams).unwrap_or(usize::MAX);
@@ -146,10 +167,12 @@ pub(crate) fn peer(lease: &Lease, timeouts: &Timeouts, flow: &Flow, material: &T
 
 /// Connections are shared by requests of the same group: same pool and identity, and opened in the same period, so that
 /// none is used for longer than its maximum age. Endpoints change periods at different times.
-fn group(transport: &Transport, address: std::net::SocketAddr) -> u64 {
+fn group(transport: &Transport, address: std::net::SocketAddr, upgrade: bool) -> u64 {
     static BASE: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
     let mut hasher = std::hash::DefaultHasher::new();
     transport.identity.hash(&mut hasher);
+    // An HTTP/2 connection is of no use to an upgrade.
+    (upgrade && transport.protocol == Protocol::Auto).hash(&mut hasher);
     address.hash(&mut hasher);
     let spread = hasher.finish();
     let age = u64::try_from(transport.connections.max_age.as_millis()).unwrap_or(u64::MAX).max(1);

@@ -6,9 +6,12 @@ use http::Version;
 use pingora_error::Error;
 use pingora_proxy::Session;
 
+use super::answer::begun;
 use super::ctx::Ctx;
+use super::flow::Expired;
 use super::gate::Gate;
 use crate::telemetry::access::{Durations, Entry};
+use crate::upstream::Outcome;
 
 /// In logs only: the client went away before there was an answer (nginx uses the same number).
 const CLIENT_GONE: u16 = 499;
@@ -17,7 +20,7 @@ impl Gate {
     pub(super) fn record(&self, session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
         let refused =
             ctx.connection.as_ref().is_some_and(|connection| connection.refusal().is_some()) && ctx.route.is_none();
-        let status = match session.response_written() {
+        let status = match begun(session) {
             Some(head) => head.status.as_u16(),
             None if ctx.status != 0 => ctx.status,
             None => CLIENT_GONE,
@@ -106,19 +109,26 @@ impl Drop for Ctx {
             return;
         }
         // Dropped by its clock, or with its connection: the session is gone, what the context holds is told.
+        let expired = self.flow.expired();
         if self.rejection.is_none() {
-            self.rejection = self.flow.expired().map(super::failure::rejection_of_expired);
+            self.rejection = expired.map(super::failure::rejection_of_expired);
+        }
+        if let Some(lease) = self.lease.take()
+            && matches!(expired, Some(Expired::Head | Expired::Idle | Expired::Request))
+        {
+            lease.report(Outcome::Timeout);
         }
         let status = if self.status == 0 { CLIENT_GONE } else { self.status };
         let telemetry = self.telemetry.clone();
+        let request = self.told.take();
         let protocol = if self.http2 { "HTTP/2" } else { "HTTP/1.1" };
         let told = Told {
             status,
             protocol,
-            method: "",
+            method: request.as_ref().map_or("", |request| request.method.as_str()),
             scheme: "",
-            host: "",
-            path: "",
+            host: request.as_ref().map_or("", |request| &request.host),
+            path: request.as_ref().map_or("", |request| &request.path),
             query: None,
             cause: Some("the request was dropped"),
         };

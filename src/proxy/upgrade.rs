@@ -12,16 +12,20 @@ use pingora_proxy::Session;
 
 use super::ctx::Ctx;
 
-/// Before the first attempt of a request whose upstream speaks HTTP/1.
+pub(super) fn asks_for_websocket(session: &Session) -> bool {
+    let upgrade = session.req_header().headers.get(UPGRADE);
+    upgrade.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// Before the first attempt of a WebSocket request whose upstream speaks HTTP/1.
 pub(super) fn hold_body(session: &mut Session, ctx: &mut Ctx) {
     if ctx.http2 || ctx.held_body {
         return;
     }
     let request = session.req_header_mut();
-    let asks = request.headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
     let bodyless = request.headers.get(CONTENT_LENGTH).is_none_or(|length| length.as_bytes() == b"0")
         && !request.headers.contains_key(TRANSFER_ENCODING);
-    if asks && bodyless {
+    if bodyless {
         ctx.held_body = request.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked")).is_ok();
     }
 }

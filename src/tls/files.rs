@@ -13,8 +13,9 @@ pub fn load(files: &CertificateFiles) -> Result<CertifiedKey, CertificateError> 
     let read = |path: &std::path::Path| {
         std::fs::read(path).map_err(|source| CertificateError::Read { path: path.to_owned(), source })
     };
-    let chain: Vec<CertificateDer<'static>> =
-        CertificateDer::pem_slice_iter(&read(&files.chain)?).filter_map(Result::ok).collect();
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&read(&files.chain)?)
+        .collect::<Result<_, _>>()
+        .map_err(|_| CertificateError::Damaged { path: files.chain.clone() })?;
     if chain.is_empty() {
         return Err(CertificateError::Empty { path: files.chain.clone(), what: "certificate" });
     }

@@ -25,6 +25,8 @@ pub enum CertificateError {
     Read { path: std::path::PathBuf, source: std::io::Error },
     #[error("{path} holds no {what} in PEM")]
     Empty { path: std::path::PathBuf, what: &'static str },
+    #[error("{path} is no whole PEM file")]
+    Damaged { path: std::path::PathBuf },
     #[error("{path}: {source}")]
     Tls { path: std::path::PathBuf, source: rustls::Error },
     #[error(transparent)]

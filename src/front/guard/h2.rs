@@ -179,11 +179,12 @@ impl Watch {
                 self.priorities -= 1;
                 Ok(())
             }
-            Kind::WindowUpdate if self.update_credit >= BYTES_PER_UPDATE => {
+            // A client that measures its bandwidth pings while bytes flow.
+            Kind::WindowUpdate | Kind::Ping if self.update_credit >= BYTES_PER_UPDATE => {
                 self.update_credit -= BYTES_PER_UPDATE;
                 Ok(())
             }
-            Kind::Priority | Kind::WindowUpdate | Kind::Other => self.control(now),
+            Kind::Priority | Kind::WindowUpdate | Kind::Ping | Kind::Other => self.control(now),
             Kind::Continuation => Err(Breach::HeaderBlock),
         }
     }

@@ -14,6 +14,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeStream<S> {
     fn count_written(&mut self, result: &Poll<io::Result<usize>>) {
         let Poll::Ready(Ok(n)) = result else { return };
         self.connection.bytes_out.fetch_add(*n as u64, Ordering::Relaxed);
+        self.connection.written();
         if let Protocol::H2(watch) = &mut self.protocol {
             watch.sent(*n);
         }

@@ -12,6 +12,7 @@ pub(super) enum Kind {
     /// PRIORITY and PRIORITY_UPDATE (RFC 9218 7.1).
     Priority,
     /// SETTINGS, PING, GOAWAY, PUSH_PROMISE and what nobody knows.
+    Ping,
     Other,
 }
 
@@ -31,6 +32,7 @@ impl FrameHead {
             0x1 => Kind::Headers,
             0x2 | 0x10 => Kind::Priority,
             0x3 => Kind::ResetStream,
+            0x6 => Kind::Ping,
             0x8 => Kind::WindowUpdate,
             0x9 => Kind::Continuation,
             _ => Kind::Other,
