@@ -260,12 +260,13 @@ fn exit_codes_mean_what_they_say() {
 
 #[test]
 fn secrets_are_printed_by_no_command() {
-    let routes = ROUTES.replace("/u/", "/u/${SECRET_OF_TEST}/");
+    let secret = "request_headers = { set = { x-key = \"${SECRET_OF_TEST}\" } }\nrewrite =";
+    let routes = ROUTES.replace("rewrite =", secret);
     let directory = directory(&[("edge.toml", EDGE), ("routes.toml", &routes)]);
     for arguments in [
         &["check", "routes.toml"][..],
         &["routes", "-c", "edge.toml"],
-        &["explain", "-c", "edge.toml", "GET", "http://app.test/api/users/7", "-H", "x-beta: on"],
+        &["explain", "-c", "edge.toml", "GET", "http://app.test/api/users/7"],
     ] {
         let mut command = crate::kit::tollgate::command();
         command.args(arguments).current_dir(directory.path()).env("SECRET_OF_TEST", "hunter2");

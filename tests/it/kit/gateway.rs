@@ -132,9 +132,9 @@ impl Gateway {
     }
 
     pub(crate) async fn ready(&self) -> bool {
-        let Ok(stream) = tokio::net::TcpStream::connect(self.address("health")).await else { return false };
-        drop(stream);
-        super::get(self.address("health"), "http://127.0.0.1/ready").await.status == 200
+        let Ok(mut client) = Client::try_h1(self.address("health")).await else { return false };
+        let request = http::Request::get("http://127.0.0.1/ready").body(super::empty()).unwrap();
+        client.try_fetch(request).await.is_ok_and(|reply| reply.status == 200)
     }
 
     /// Its own log so far.
