@@ -192,9 +192,13 @@ pub(crate) async fn steady(address: SocketAddr, clients: u32, rate: u32, time: D
             let mut buffer = Vec::with_capacity(4 << 10);
             let mut due = began + gap * number / clients;
             while due < until {
-                tokio::time::sleep_until(due.into()).await;
-                // The timer of tokio wakes up to a millisecond late: that is not the latency of the program.
-                let since = due.max(Instant::now() - Duration::from_millis(2).min(due.elapsed()));
+                // Behind schedule because an answer was late: that counts. Woken late by the timer: that does not.
+                let since = if Instant::now() > due {
+                    due
+                } else {
+                    tokio::time::sleep_until(due.into()).await;
+                    Instant::now()
+                };
                 match ask(&mut stream, &mut buffer).await {
                     Ok(()) => seen.answered(since),
                     Err(_) => seen.failures += 1,
