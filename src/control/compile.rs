@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::difference::Contents;
-use crate::config::{self, Document, References, print};
+use crate::config::read::{self, Draft};
+use crate::config::{Document, References, print};
 use crate::problem::Problem;
 use crate::routes::{self, Table};
 use crate::upstream::Pools;
@@ -60,8 +61,7 @@ impl Refused {
 /// A document that was read, before anything is made of it.
 pub(super) struct Parsed {
     text: Text,
-    document: Option<Document>,
-    problems: Vec<Problem>,
+    draft: Draft<Document>,
     references: References,
     took: Duration,
 }
@@ -69,8 +69,8 @@ pub(super) struct Parsed {
 impl Parsed {
     pub(super) fn of(text: Text, references: References) -> Parsed {
         let started = Instant::now();
-        let (document, problems) = config::read::document(&text.text, &references);
-        Parsed { text, document, problems, references, took: started.elapsed() }
+        let draft = read::draft_document(&text.text, &references);
+        Parsed { text, draft, references, took: started.elapsed() }
     }
 
     /// Whether this is the same text, and everything it refers to stands for the same.
@@ -79,12 +79,15 @@ impl Parsed {
     }
 
     pub(super) fn compile(self, env: &routes::Env, pools: &Pools) -> Result<Compiled, Refused> {
-        let Parsed { text, document, mut problems, references, took: parse } = self;
-        let Some(document) = document else { return Err(Refused { text, problems }) };
+        let Parsed { text, mut draft, references, took: parse } = self;
         let started = Instant::now();
-        let (table, found) = routes::compile(&document, env, pools);
+        // Mistakes of meaning are told beside mistakes of shape, as `check` does.
+        let compiled = draft.words().map(|document| routes::compile(document, env, pools));
         let compile = started.elapsed();
-        problems.extend(found);
+        let (table, found) = compiled.unwrap_or_default();
+        draft.add(&references, found);
+        let (document, mut problems) = draft.finish(&text.text);
+        let Some(document) = document else { return Err(Refused { text, problems }) };
         let started = Instant::now();
         if let Some(table) = &table {
             // A failing case is a mistake of the document like any other.
