@@ -38,6 +38,9 @@ const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 /// How much is read ahead of what may be released.
 const READ_AHEAD: usize = 16 << 10;
 
+/// A connection that is idle for this long holds no buffers; a busy one keeps them from request to request.
+const TRIM: Duration = Duration::from_secs(1);
+
 /// When draining, how long an idle connection is kept for a request that is already on its way.
 const DRAIN_LINGER: Duration = Duration::from_secs(1);
 
@@ -85,6 +88,8 @@ pub(crate) struct EdgeStream<S> {
     protocol: Protocol,
     state: State,
     input: BytesMut,
+    /// Gathered, not sent yet (HTTP/1).
+    output: BytesMut,
     /// Bytes at the front of `input` (or of `REFUSED`) that the proxy may read.
     released: usize,
     refused_sent: usize,
@@ -114,6 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeStream<S> {
             protocol,
             state: State::Idle,
             input,
+            output: BytesMut::new(),
             released: 0,
             refused_sent: 0,
             read_timer: Timer::default(),
@@ -236,7 +242,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeStream<S> {
                 return Poll::Pending;
             }
             if self.input.capacity() - self.input.len() < READ_AHEAD / 4 {
-                self.input.reserve(READ_AHEAD);
+                // A head is mostly small; only bodies are worth more.
+                self.input.reserve(if self.state == State::Body { READ_AHEAD } else { READ_AHEAD / 4 });
             }
             match poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
@@ -289,13 +296,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeStream<S> {
         let since = *self.waiting.get_or_insert(now);
         let deadline = match self.state {
             State::Idle => {
-                if self.input.capacity() > 0 && self.input.is_empty() {
-                    self.input = BytesMut::new();
-                }
                 let first = self.connection.requests.load(Ordering::Relaxed) == 0;
                 let bound = since + if first { self.patience.head } else { self.patience.keepalive };
                 if self.drain_noticed.is_none() && self.draining.as_mut().poll(cx).is_ready() {
                     self.drain_noticed = Some(now);
+                }
+                if self.drain_noticed.is_none() && self.input.capacity() + self.output.capacity() > 0 {
+                    ready!(self.read_timer.poll(since + TRIM, cx));
+                    (self.input, self.output) = (BytesMut::new(), BytesMut::new());
                 }
                 // A request that is already on its way when draining begins is still answered.
                 self.drain_noticed.map_or(bound, |noticed| bound.min(noticed.max(since) + DRAIN_LINGER))

@@ -92,15 +92,12 @@ impl Gate {
         if !ctx.trusted || !upstream.headers.contains_key(&X_FORWARDED_HOST) {
             upstream.insert_header(X_FORWARDED_HOST, asked)?;
         }
-        let version = match ctx.http2 {
-            true => "2",
-            false => "1.1",
-        };
+        let own = if ctx.http2 { &self.via.1 } else { &self.via.0 };
         let via = match joined(upstream, &VIA) {
-            Some(hops) => format!("{hops}, {version} {}", self.pseudonym),
-            None => format!("{version} {}", self.pseudonym),
+            Some(hops) => HeaderValue::try_from(format!("{hops}, {}", own.to_str().unwrap_or_default())),
+            None => Ok(own.clone()),
         };
-        upstream.insert_header(VIA, via)?;
+        upstream.insert_header(VIA, via.unwrap_or_else(|_| own.clone()))?;
         upstream.insert_header(X_REQUEST_ID, ctx.request_id.as_str())?;
         if self.telemetry.traces() {
             upstream.insert_header(TRACEPARENT, ctx.attempt_trace.unwrap_or(ctx.trace).header_value())?;

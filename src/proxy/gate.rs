@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::HeaderValue;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -36,6 +37,8 @@ pub(crate) struct Gate {
     pub(super) name: String,
     /// Name in `Via`, with a part of its own for this process: finding it again means a loop.
     pub(super) pseudonym: String,
+    /// `Via` of requests that came over HTTP/1.1 and over HTTP/2.
+    pub(super) via: (HeaderValue, HeaderValue),
     pub(super) reaper: Arc<Reaper>,
     pub(super) material: TlsMaterial,
     pub(super) mirrors: super::mirror::Mirrors,
@@ -52,12 +55,14 @@ impl Gate {
         shutdown: watch::Receiver<bool>,
     ) -> Gate {
         let name = settings.node_name().to_owned();
+        let pseudonym = format!("{name}-{:08x}", fastrand::u32(..));
         Gate {
             live,
             telemetry,
             trusted: Trusted::new(settings.trust.forwarded_from.iter().map(String::as_str)),
             limits: Arc::new(settings.limits.clone()),
-            pseudonym: format!("{name}-{:08x}", fastrand::u32(..)),
+            via: (via("1.1", &pseudonym), via("2", &pseudonym)),
+            pseudonym,
             name,
             reaper,
             material: TlsMaterial::default(),
@@ -70,6 +75,11 @@ impl Gate {
     pub(super) fn leaving(&self) -> bool {
         *self.shutdown.borrow()
     }
+}
+
+/// A hop of RFC 9110 7.6.3. The name was checked with the settings.
+fn via(version: &str, pseudonym: &str) -> HeaderValue {
+    HeaderValue::try_from(format!("{version} {pseudonym}")).unwrap_or_else(|_| HeaderValue::from_static("1.1 tollgate"))
 }
 
 #[async_trait]
