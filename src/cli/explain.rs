@@ -10,8 +10,9 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::load::{Files, failed};
+use super::load::{Files, Loaded, failed};
 use super::{Exit, Format, print};
+use crate::config::References;
 use crate::routes::{Explanation, HeaderChanges, Outcome, Question, Why};
 use crate::settings::Admin;
 
@@ -49,26 +50,33 @@ fn header(text: &str) -> Result<(String, String), String> {
 }
 
 pub(super) fn run(args: &Args) -> Exit {
-    match if args.live { ask_live(args) } else { ask_files(args) } {
-        Ok(explanation) => match args.format {
-            Format::Human => print(&human(&explanation)),
-            Format::Json => print(&format!("{}\n", serde_json::to_string_pretty(&explanation).unwrap_or_default())),
-        },
+    // What a running gateway says comes as it is: its references are not known here.
+    let asked = if args.live { ask_live(args).map(|answer| (answer, References::symbolic())) } else { ask_files(args) };
+    match asked {
+        Ok((explanation, references)) => {
+            let text = match args.format {
+                Format::Human => human(&explanation),
+                Format::Json => format!("{}\n", serde_json::to_string_pretty(&explanation).unwrap_or_default()),
+            };
+            print(&references.conceal(&text))
+        }
         Err(exit) => exit,
     }
 }
 
-fn ask_files(args: &Args) -> Result<Explanation, Exit> {
+fn ask_files(args: &Args) -> Result<(Explanation, References), Exit> {
     let question = Question {
         request: format!("{} {}", args.method, args.url),
         headers: args.headers.clone(),
         from: args.from.clone(),
         listen: args.listen.clone(),
     };
-    args.files.load()?.table.answer(&question).map_err(|error| {
+    let Loaded { table, references, .. } = args.files.load()?;
+    let answer = table.answer(&question).map_err(|error| {
         eprintln!("tollgate: {error}");
         Exit::Usage
-    })
+    })?;
+    Ok((answer, references))
 }
 
 fn ask_live(args: &Args) -> Result<Explanation, Exit> {
@@ -215,7 +223,7 @@ mod tests {
             [[route]]\nname = 'rest'\nrespond = {}\n";
         std::fs::write(&file, text).expect("written");
         let args = Args { files: Files { config: None, routes: Some(file) }, ..args(more) };
-        ask_files(&args).map(|explanation| human(&explanation))
+        ask_files(&args).map(|(explanation, _)| human(&explanation))
     }
 
     #[test]

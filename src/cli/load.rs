@@ -31,6 +31,8 @@ pub(super) struct Loaded {
     pub(super) text: String,
     pub(super) document: Document,
     pub(super) table: Table,
+    /// What was filled in: `conceal` takes it out of what is printed.
+    pub(super) references: References,
 }
 
 impl Files {
@@ -43,7 +45,7 @@ impl Files {
         let file = self.routes.clone().or_else(|| settings.as_ref().map(|settings| settings.routes.file.clone()));
         let file = file.unwrap_or_default();
         let (name, text) = text_of(&file)?;
-        let (document, problems) = best(|references| read::document(&text, references));
+        let (document, problems, references) = best(|references| read::document(&text, references));
         let Some(document) = document else { return Err(invalid(&name, &text, &problems)) };
         let env = settings.as_ref().map_or_else(|| Env::assumed(&document), Env::of);
         // A name server is named so that those of this machine are not looked up; none is asked.
@@ -52,24 +54,27 @@ impl Files {
         let (table, problems) = routes::compile(&document, &env, &pools);
         let Some(mut table) = table else { return Err(invalid(&name, &text, &problems)) };
         table.revision = routes::revision(&text);
-        Ok(Loaded { name, text, document, table })
+        Ok(Loaded { name, text, document, table, references })
     }
 
     pub(super) fn settings(&self) -> Result<Settings, Exit> {
         let file = self.config.as_deref().unwrap_or(Path::new(SETTINGS));
         let (name, text) = text_of(file)?;
         let variables = crate::config::from_environment();
-        let (settings, problems) = best(|references| read::settings(&text, references, &variables));
+        let (settings, problems, _) = best(|references| read::settings(&text, references, &variables));
         settings.ok_or_else(|| invalid(&name, &text, &problems))
     }
 }
 
 /// What references stand for here if they can be resolved here; without them otherwise: these commands need no secrets.
-fn best<T>(read: impl Fn(&References) -> (Option<T>, Vec<Problem>)) -> (Option<T>, Vec<Problem>) {
-    match read(&References::resolve()) {
-        (Some(words), problems) => (Some(words), problems),
-        (None, _) => read(&References::symbolic()),
+fn best<T>(read: impl Fn(&References) -> (Option<T>, Vec<Problem>)) -> (Option<T>, Vec<Problem>, References) {
+    let resolved = References::resolve();
+    if let (Some(words), problems) = read(&resolved) {
+        return (Some(words), problems, resolved);
     }
+    let symbolic = References::symbolic();
+    let (words, problems) = read(&symbolic);
+    (words, problems, symbolic)
 }
 
 fn text_of(file: &Path) -> Result<(String, String), Exit> {

@@ -14,14 +14,16 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Exit {
-    let listing = match args.files.load() {
-        Ok(loaded) => loaded.table.listing(),
+    let loaded = match args.files.load() {
+        Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
-    match args.format {
-        Format::Human => print(&human(&listing)),
-        Format::Json => print(&format!("{}\n", serde_json::to_string_pretty(&listing).unwrap_or_default())),
-    }
+    let listing = loaded.table.listing();
+    let text = match args.format {
+        Format::Human => human(&listing),
+        Format::Json => format!("{}\n", serde_json::to_string_pretty(&listing).unwrap_or_default()),
+    };
+    print(&loaded.references.conceal(&text))
 }
 
 /// One line for each host and path of a route, in columns.

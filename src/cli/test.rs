@@ -21,11 +21,11 @@ pub(super) fn run(args: &Args) -> Exit {
         Err(exit) => return exit,
     };
     let results = cases::run(&loaded.table, &loaded.document.test);
-    let printed = match args.format {
-        Format::Human => print(&human(&loaded, &results)),
-        Format::Json => print(&format!("{}\n", serde_json::to_string_pretty(&results).unwrap_or_default())),
+    let text = match args.format {
+        Format::Human => human(&loaded, &results),
+        Format::Json => format!("{}\n", serde_json::to_string_pretty(&results).unwrap_or_default()),
     };
-    match printed {
+    match print(&loaded.references.conceal(&text)) {
         Exit::Ok if !results.iter().all(CaseResult::passed) => Exit::TestsFailed,
         printed => printed,
     }

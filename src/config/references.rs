@@ -30,6 +30,8 @@ struct Seen {
     files: BTreeSet<PathBuf>,
     digests: BTreeMap<String, Vec<u8>>,
     resolved: Vec<Resolved>,
+    /// References and what each stood for by itself.
+    values: BTreeMap<String, String>,
 }
 
 struct Resolved {
@@ -73,6 +75,16 @@ impl References {
             context.update(value);
         }
         context.finish().as_ref().try_into().unwrap_or_default()
+    }
+
+    /// Writes the reference wherever its value stands in a text that a person or a program reads. Values of three characters
+    /// and less are no secrets, and would be found everywhere.
+    pub fn conceal(&self, text: &str) -> String {
+        let seen = self.seen();
+        let mut values: Vec<_> = seen.values.iter().filter(|(_, value)| value.len() > 3).collect();
+        // The longest first: one value may be part of another.
+        values.sort_by_key(|(_, value)| std::cmp::Reverse(value.len()));
+        values.into_iter().fold(text.to_owned(), |text, (reference, value)| text.replace(value.as_str(), reference))
     }
 
     /// Takes what references stood for out of messages written by code that saw the values.
@@ -219,6 +231,7 @@ impl References {
         let digest = digest::digest(&digest::SHA256, value.as_bytes()).as_ref().to_vec();
         let mut seen = self.seen();
         seen.digests.insert(reference.to_owned(), digest);
+        seen.values.insert(reference.to_owned(), value.to_owned());
         seen.files.extend(file);
     }
 
