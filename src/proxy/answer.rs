@@ -19,6 +19,7 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 const GRPC: &[u8] = b"application/grpc";
 
 /// `application/grpc` and its codecs (`+proto`); gRPC-Web frames its answers otherwise.
@@ -128,8 +129,10 @@ impl Gate {
         if let Some(after) = rejection.retry_after {
             head.insert_header(RETRY_AFTER, after.as_secs().max(1).to_string())?;
         }
-        if let Some(allow) = &rejection.allow {
-            head.insert_header(ALLOW, allow.clone())?;
+        if code == Code::MethodNotAllowed {
+            // RFC 9110 15.5.6 wants it. Without a route there is what the gateway takes: anything but CONNECT.
+            let allow = rejection.allow.clone().unwrap_or(HeaderValue::from_static(METHODS));
+            head.insert_header(ALLOW, allow)?;
         }
         let body = if let Some(kind) = kind {
             head.insert_header(CONTENT_TYPE, kind)?;

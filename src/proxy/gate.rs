@@ -266,9 +266,16 @@ impl ProxyHttp for Gate {
         &self,
         _: &mut Session,
         body: &mut Option<Bytes>,
-        _end_of_stream: bool,
+        end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
+        if end_of_stream
+            && !ctx.upgraded
+            && let Some(lease) = ctx.lease.take()
+        {
+            // Before the client has the last byte: its next request finds the place free.
+            lease.report(Outcome::Status(ctx.status));
+        }
         ctx.body_out += body.as_ref().map_or(0, Bytes::len) as u64;
         ctx.flow.progressed();
         if let Some(copying) = &mut ctx.mirror {

@@ -29,9 +29,15 @@ pub(super) fn suppressed() -> u64 {
 /// Sends `tracing` events and `log` records to stderr. Does nothing if the process has a subscriber already.
 pub fn init_log(settings: &settings::Log) -> Result<(), ParseError> {
     let filter = EnvFilter::try_new(&settings.level)?;
+    let engine_level = match filter.max_level_hint() {
+        Some(level) => level.to_string().parse().unwrap_or(log::LevelFilter::Trace),
+        None => log::LevelFilter::Trace,
+    };
     let layer = layer(settings.format, io::stderr, io::stderr().is_terminal());
     let filter = filter.and(Engine::new(settings.level.contains("pingora"), &SUPPRESSED));
     let _ = Registry::default().with(layer.with_filter(filter)).try_init();
+    // The engine tells several things of every request at `debug`: it must see at a glance that nobody listens.
+    log::set_max_level(engine_level);
     Ok(())
 }
 
