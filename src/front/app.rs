@@ -1,6 +1,7 @@
 //! From an accepted socket to Pingora: admission, handshake, protocol, then the requests of one connection.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -9,8 +10,10 @@ use async_trait::async_trait;
 use bytes::BytesMut;
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::http::v1::server::HttpSession as H1Session;
 use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
 use rustls::ServerConfig;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_util::io::read_buf;
@@ -227,6 +230,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Requests<A> {
         // Pingora runs HTTP/2 requests on tasks of their own: leaving waits for them too.
         let _under_way = (self.connections.token(), Active::new(&self.connection));
         self.connection.ask_for_head();
+        let session = match session {
+            ServerSession::H1(session) => ServerSession::H1(await_head(session).await),
+            session => session,
+        };
         with_connection(self.connection.clone(), self.app.process_new_http(session, shutdown)).await
     }
 
@@ -237,6 +244,18 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Requests<A> {
     fn server_options(&self) -> Option<&HttpServerOptions> {
         Some(&self.options)
     }
+}
+
+/// Waits for a whole head, or for the end, before Pingora's machinery for a request is set up: it takes 20 KiB, which a
+/// connection that is only kept alive need not hold.
+async fn await_head(session: H1Session) -> H1Session {
+    let reuses = session.get_keepalive_reuses_remaining();
+    let mut stream = session.into_inner();
+    // Reading no bytes returns once some could be read; an error comes again when Pingora reads.
+    let _ = std::future::poll_fn(|cx| Pin::new(&mut stream).poll_read(cx, &mut ReadBuf::new(&mut []))).await;
+    let mut session = H1Session::new(stream);
+    session.set_keepalive_reuses_remaining(reuses);
+    session
 }
 
 fn options(limits: &Limits) -> HttpServerOptions {

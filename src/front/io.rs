@@ -35,6 +35,22 @@ impl ClientIo for TlsStream<TcpStream> {
     }
 }
 
+/// What Pingora asks for with every request of a connection, made once.
+pub(super) type Digests = (Option<Arc<SslDigest>>, Arc<SocketDigest>);
+
+impl<S: ClientIo> EdgeStream<S> {
+    fn digests(&self) -> &Digests {
+        self.digests.get_or_init(|| {
+            let connection = self.connection();
+            let tls = connection.tls.as_ref();
+            let ssl = tls.map(|tls| Arc::new(SslDigest::new(tls.cipher, tls.version, None, None, Vec::new())));
+            let socket = SocketDigest::from_raw_fd(self.io().socket().as_raw_fd());
+            let _ = socket.peer_addr.set(Some(connection.peer.into()));
+            (ssl, Arc::new(socket))
+        })
+    }
+}
+
 impl<S> fmt::Debug for EdgeStream<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("EdgeStream")
@@ -59,8 +75,7 @@ impl<S: ClientIo> UniqueID for EdgeStream<S> {
 
 impl<S: ClientIo> Ssl for EdgeStream<S> {
     fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        let tls = self.connection().tls.as_ref()?;
-        Some(Arc::new(SslDigest::new(tls.cipher, tls.version, None, None, Vec::new())))
+        self.digests().0.clone()
     }
 
     fn selected_alpn_proto(&self) -> Option<ALPN> {
@@ -82,9 +97,7 @@ impl<S: ClientIo> GetProxyDigest for EdgeStream<S> {
 
 impl<S: ClientIo> GetSocketDigest for EdgeStream<S> {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        let digest = SocketDigest::from_raw_fd(self.io().socket().as_raw_fd());
-        let _ = digest.peer_addr.set(Some(self.connection().peer.into()));
-        Some(Arc::new(digest))
+        Some(self.digests().1.clone())
     }
 }
 

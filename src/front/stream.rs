@@ -9,8 +9,8 @@
 use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use super::conn::Connection;
 use super::guard::Refusal;
 use super::guard::h1::{Guard, Verdict};
 use super::guard::h2::Watch;
+use super::io::Digests;
 use super::timer::Timer;
 use crate::rejection::Code;
 
@@ -93,6 +94,7 @@ pub(crate) struct EdgeStream<S> {
     /// Bytes at the front of `input` (or of `REFUSED`) that the proxy may read.
     released: usize,
     refused_sent: usize,
+    pub(super) digests: OnceLock<Digests>,
     read_timer: Timer,
     write_timer: Timer,
     /// Since when the current read, or write, waits for the client.
@@ -122,6 +124,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeStream<S> {
             output: BytesMut::new(),
             released: 0,
             refused_sent: 0,
+            digests: OnceLock::new(),
             read_timer: Timer::default(),
             write_timer: Timer::default(),
             waiting: None,
@@ -271,6 +274,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeStream<S> {
     /// The stand-in head, then silence until the answer is written. After a refused body the read fails at once.
     fn poll_refused(&mut self, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let rest = REFUSED.get(self.refused_sent..).unwrap_or_default();
+        if out.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
         if rest.is_empty() {
             return match self.connection.take_turn() {
                 // The proxy asks for another head: there is none.
