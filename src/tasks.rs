@@ -29,42 +29,31 @@ impl Tasks {
     /// Runs a task until it ends, the guard is dropped, or everything stops. A panic in it is logged and ends only it.
     pub fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) -> TaskGuard {
         let stop = self.stop.child_token();
-        let guard = TaskGuard(stop.clone());
-        let counted = Counted::new(self.running.clone(), name);
-        self.tracker.spawn(async move {
-            let mut counted = counted;
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = work => {}
-            }
-            counted.ended_well = true;
-        });
-        guard
+        self.run(name, stop.clone(), work);
+        TaskGuard(stop)
     }
 
     /// As `spawn`, for work that ends by itself.
     pub fn spawn_detached(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.stop.clone();
-        let counted = Counted::new(self.running.clone(), name);
-        self.tracker.spawn(async move {
-            let mut counted = counted;
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = work => {}
-            }
-            counted.ended_well = true;
-        });
+        self.run(name, self.stop.clone(), work);
     }
 
     /// As `spawn`, for a task that lives as long as the process.
     pub fn spawn_forever(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.stop.clone();
+        self.run(name, self.stop.clone(), async move {
+            work.await;
+            tracing::error!(task = name, "a task that should not end has ended");
+        });
+    }
+
+    fn run(&self, name: &'static str, stop: CancellationToken, work: impl Future<Output = ()> + Send + 'static) {
         let counted = Counted::new(self.running.clone(), name);
         self.tracker.spawn(async move {
+            // The whole of it moves into the task, not only the field that is written.
             let mut counted = counted;
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = work => tracing::error!(task = name, "a task that should not end has ended"),
+                () = work => {}
             }
             counted.ended_well = true;
         });
