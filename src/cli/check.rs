@@ -4,15 +4,13 @@ use std::fs;
 use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 
+use super::load::unused_pools;
 use super::{Exit, Format, print};
 use crate::config::print::{Look, entries, report_as};
 use crate::config::{Kind, References, kind, read};
 use crate::problem::{Path as Place, Problem};
 use crate::routes::{self, Env};
-use crate::scalar::OneOrMany;
-use crate::settings::{Dns, Settings};
-use crate::tasks::Tasks;
-use crate::upstream::Pools;
+use crate::settings::Settings;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -159,9 +157,7 @@ fn check_document(text: &str, env: Option<Env>) -> Vec<Problem> {
     let mut draft = read::draft_document(text, &references);
     if let Some(document) = draft.words() {
         let env = env.unwrap_or_else(|| Env::assumed(document));
-        // A name server is named so that those of this machine are not looked up; none is asked.
-        let dns = Dns { servers: OneOrMany(vec!["127.0.0.1:53".to_owned()]), ..Dns::default() };
-        let problems = match Pools::new(&dns, Tasks::default()) {
+        let problems = match unused_pools() {
             Ok(pools) => routes::compile(document, &env, &pools).1,
             Err(error) => vec![Problem::error(Place::default(), error.to_string())],
         };

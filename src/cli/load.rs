@@ -10,7 +10,7 @@ use crate::routes::{self, Env, Table};
 use crate::scalar::OneOrMany;
 use crate::settings::{Dns, Settings};
 use crate::tasks::Tasks;
-use crate::upstream::Pools;
+use crate::upstream::{Pools, ResolverError};
 
 /// Where gateways keep their settings by default.
 const SETTINGS: &str = "config/edge.toml";
@@ -48,9 +48,7 @@ impl Files {
         let (document, problems, references) = best(|references| read::document(&text, references));
         let Some(document) = document else { return Err(invalid(&name, &text, &problems)) };
         let env = settings.as_ref().map_or_else(|| Env::assumed(&document), Env::of);
-        // A name server is named so that those of this machine are not looked up; none is asked.
-        let dns = Dns { servers: OneOrMany(vec!["127.0.0.1:53".to_owned()]), ..Dns::default() };
-        let pools = Pools::new(&dns, Tasks::default()).map_err(|error| failed(&error.to_string()))?;
+        let pools = unused_pools().map_err(|error| failed(&error.to_string()))?;
         let (table, problems) = routes::compile(&document, &env, &pools);
         let Some(mut table) = table else { return Err(invalid(&name, &text, &problems)) };
         table.revision = routes::revision(&text);
@@ -75,6 +73,13 @@ fn best<T>(read: impl Fn(&References) -> (Option<T>, Vec<Problem>)) -> (Option<T
     let symbolic = References::symbolic();
     let (words, problems) = read(&symbolic);
     (words, problems, symbolic)
+}
+
+/// Pools to compile against, which nobody will use. A name server is named so that those of this machine are not looked up;
+/// none is asked.
+pub(super) fn unused_pools() -> Result<Pools, ResolverError> {
+    let dns = Dns { servers: OneOrMany(vec!["127.0.0.1:53".to_owned()]), ..Dns::default() };
+    Pools::new(&dns, Tasks::default())
 }
 
 fn text_of(file: &Path) -> Result<(String, String), Exit> {

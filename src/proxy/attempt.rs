@@ -61,12 +61,12 @@ impl Gate {
             }
             Destination::Redirect(_) | Destination::Respond(_) => None,
         };
-        ctx.mirror = self.mirrors.begin(session, ctx, route);
+        ctx.mirror = self.mirrors.begin(session, route);
     }
 
     /// The mirror of a request that the gateway answers by itself: there is no body to copy then but none.
     pub(super) fn mirror_answer(&self, session: &mut Session, ctx: &mut Ctx, route: &Arc<Route>) {
-        let Some(mut copying) = self.mirrors.begin(session, ctx, route) else { return };
+        let Some(mut copying) = self.mirrors.begin(session, route) else { return };
         let mut head = session.req_header().clone();
         if session.as_mut().is_body_empty() && self.forward(session, ctx, &mut head).is_ok() {
             copying.head(&head);

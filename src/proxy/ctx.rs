@@ -20,10 +20,10 @@ use crate::telemetry::trace::Attempt;
 use crate::telemetry::{Telemetry, TraceContext};
 use crate::upstream::{Lease, Pool, RetryPermit};
 
-/// One attempt to have an endpoint answer.
+/// How long the phases of the last attempt took.
 #[derive(Debug, Default)]
 pub(crate) struct Timings {
-    /// Until the head of the request was understood and routed.
+    /// Opening the connection, TLS included; `None` for one that was kept.
     pub(crate) connect: Option<Duration>,
     /// From the request being sent to the head of the answer.
     pub(crate) head: Option<Duration>,

@@ -12,7 +12,6 @@ use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::ctx::Ctx;
 use crate::routes::Route;
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::MirrorResult;
@@ -70,7 +69,7 @@ impl Mirrors {
     }
 
     /// Whether this request is copied. Upgrades are not: there is nothing to compare.
-    pub(super) fn begin(&self, session: &Session, ctx: &Ctx, route: &Arc<Route>) -> Option<Box<Copying>> {
+    pub(super) fn begin(&self, session: &Session, route: &Arc<Route>) -> Option<Box<Copying>> {
         let mirror = route.mirror.as_ref()?;
         let request = session.req_header();
         if !mirror.sampled() || request.headers.contains_key(http::header::UPGRADE) || request.method == Method::CONNECT
@@ -84,7 +83,6 @@ impl Mirrors {
             }
             return None;
         };
-        let _ = ctx;
         Some(Box::new(Copying {
             route: route.clone(),
             permit,

@@ -38,15 +38,12 @@ impl Gate {
             true => ("", "", "", None),
             false => (head.method.as_str(), head.host, head.path, head.query),
         };
-        self.emit(
+        write(
+            &self.telemetry,
             ctx,
             &Told { status, protocol, method, scheme: head.scheme.as_str(), host, path, query, cause: gone.as_deref() },
         );
         ctx.recorded = true;
-    }
-
-    fn emit(&self, ctx: &Ctx, told: &Told<'_>) {
-        write(&self.telemetry, ctx, told);
     }
 }
 
