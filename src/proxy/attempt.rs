@@ -99,6 +99,8 @@ impl Gate {
                 return Err(Error::explain(ErrorType::HTTPStatus(503), "no endpoint was picked"));
             }
         };
+        // From here on this attempt's failure counts, not the one it is to mend.
+        ctx.rejection = None;
         ctx.attempts += 1;
         metrics.attempted();
         if ctx.attempts > 1 {

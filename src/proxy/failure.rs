@@ -42,7 +42,7 @@ impl Gate {
         let upstream_failed = *error.esource() == ErrorSource::Upstream;
         // A kept connection that breaks before it answers was closed as idle: no word about the endpoint, and trying again is
         // no more load on it than the request itself (RFC 9112 9.3.1).
-        let was_idle = client_reused && ctx.status == 0 && outcome_of(&error, ctx) == Outcome::Reset;
+        let was_idle = upstream_failed && client_reused && ctx.status == 0 && outcome_of(&error, ctx) == Outcome::Reset;
         if was_idle {
             self.forget_attempt(ctx, failure_of(&error));
         } else if upstream_failed && ctx.flow.expired() != Some(Expired::Body) {

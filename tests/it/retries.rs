@@ -185,6 +185,18 @@ async fn a_request_as_a_whole_can_be_bounded() {
 }
 
 #[tokio::test]
+async fn the_last_attempt_is_the_one_that_is_told() {
+    let dead = Port::free();
+    let silent = RawOrigin::start(|mut connection, _| async move { while connection.message().await.is_some() {} });
+    let words = "timeout = { head = \"300ms\", idle = \"1s\" }";
+    let gateway = Gateway::start(&routes::all_to_each(&[dead.address(), silent.address()], IN_TURN, words)).await;
+    // Every other request is refused a connection first; what the client waited for is the endpoint that said nothing.
+    for _ in 0..2 {
+        send(&gateway, Method::GET, Vec::new()).await.is_rejected(504, "upstream_timeout");
+    }
+}
+
+#[tokio::test]
 async fn a_connection_that_does_not_open_is_given_up() {
     // A queue of one that nobody empties: the kernel drops further SYNs.
     let full_queue = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
