@@ -383,7 +383,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for EdgeStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let me = &mut *self;
         match me.protocol {
-            Protocol::H1(_) => me.poll_read_h1(cx, out),
+            Protocol::H1(_) => {
+                let read = me.poll_read_h1(cx, out);
+                // The proxy waits: nothing more joins what was gathered.
+                if read.is_pending()
+                    && let Poll::Ready(Err(error)) = me.poll_drain(cx)
+                {
+                    return Poll::Ready(Err(error));
+                }
+                read
+            }
             Protocol::H2(_) => me.poll_read_h2(cx, out),
         }
     }

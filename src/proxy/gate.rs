@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
+use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -301,8 +302,15 @@ impl ProxyHttp for Gate {
                     tracing::debug!(%error, "the answer could not be written");
                 }
             }
-            // The answer has begun: all that is left is to break it off.
-            rejection => ctx.rejection = rejection.or(ctx.rejection.take()),
+            // The answer has begun: all that is left is to break it off, behind what came of it.
+            rejection => {
+                ctx.rejection = rejection.or(ctx.rejection.take());
+                if let ServerSession::H1(client) = session.as_downstream_mut() {
+                    let ended = Error::new(ErrorType::ConnectionClosed);
+                    let _ =
+                        client.response_duplex_vec(vec![HttpTask::Body(None, false), HttpTask::Failed(ended)]).await;
+                }
+            }
         }
         FailToProxy { error_code: status, can_reuse_downstream: false }
     }

@@ -245,10 +245,13 @@ async fn an_answer_cut_short_does_not_look_whole() {
         connection.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this").await;
     });
     let gateway = Gateway::start(&routes::all_to(origin.address())).await;
-    for mut client in [gateway.h1().await, gateway.h2c().await] {
-        let response = client.send(Request::get("http://app.test/").body(empty()).unwrap()).await.unwrap();
-        assert_eq!(response.status(), 200);
-        assert!(Reply::read(response).await.is_err());
+    // What came reaches the client, however close behind it the end is.
+    for _ in 0..20 {
+        for mut client in [gateway.h1().await, gateway.h2c().await] {
+            let response = client.send(Request::get("http://app.test/").body(empty()).unwrap()).await.unwrap();
+            assert_eq!(response.status(), 200);
+            assert!(Reply::read(response).await.is_err());
+        }
     }
 }
 

@@ -61,6 +61,30 @@ async fn events_arrive_one_by_one() {
     }
 }
 
+/// An answer of known length is no reason to wait for all of it.
+#[tokio::test]
+async fn pieces_of_a_known_length_arrive_one_by_one() {
+    let (sender, mut feeds) = mpsc::unbounded_channel();
+    let origin = Origin::scripted(move |_| {
+        let (feed, body) = channel();
+        let _ = sender.send(feed);
+        async { Ok(Response::builder().header("content-length", "10").body(body).unwrap()) }
+    });
+    let gateway = Gateway::start(&routes::all_to(origin.address())).await;
+    for mut client in clients(&gateway).await {
+        let answer = client.send(Request::get("http://app.test/").body(empty()).unwrap()).await.unwrap();
+        assert_eq!(answer.headers()["content-length"], "10");
+        let mut body = answer.into_body();
+        let feed = feeds.recv().await.unwrap();
+        for half in ["first", "other"] {
+            feed.data(half).await;
+            assert_eq!(piece(&mut body).await.unwrap(), half);
+        }
+        drop(feed);
+        assert_eq!(piece(&mut body).await, None);
+    }
+}
+
 #[tokio::test]
 async fn request_pieces_are_answered_before_the_next_is_sent() {
     let origin = Origin::scripted(|request| async {

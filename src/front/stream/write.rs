@@ -46,7 +46,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeStream<S> {
     }
 
     /// Sends what was gathered.
-    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.output.is_empty() {
             let output = std::mem::take(&mut self.output);
             let result = self.poll_send(cx, &output);
@@ -63,9 +63,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeStream<S> {
     }
 }
 
-/// Head and body of a small answer are gathered, so that they leave in one call and one segment. Pingora flushes where
-/// somebody waits: behind 1xx, heads without a length, pieces of a stream and the end of an answer. The h2 library gathers
-/// by itself.
+/// The head of an answer waits for the first piece of its body, so that both leave in one call and one segment. It leaves
+/// without one when Pingora flushes (behind 1xx, and heads without a length) or has nothing else to do (`poll_read`). The
+/// h2 library gathers by itself.
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for EdgeStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.is_h2() {
@@ -77,7 +77,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for EdgeStream<S> {
                 return self.poll_send(cx, bytes);
             }
         }
+        let is_head = self.output.is_empty() && bytes.starts_with(b"HTTP/1.");
         self.output.extend_from_slice(bytes);
+        if !is_head && let Poll::Ready(result) = self.poll_drain(cx) {
+            result?;
+        }
         Poll::Ready(Ok(bytes.len()))
     }
 
@@ -86,9 +90,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for EdgeStream<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let length: usize = slices.iter().map(|slice| slice.len()).sum();
         if !self.is_h2() {
-            let first = slices.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| slice);
-            return self.poll_write(cx, first);
+            if self.output.len() + length <= GATHER {
+                // A chunk, its size before and its end behind it: Pingora flushes next.
+                slices.iter().for_each(|slice| self.output.extend_from_slice(slice));
+                return Poll::Ready(Ok(length));
+            }
+            ready!(self.poll_drain(cx))?;
         }
         let result = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
         self.count_written(&result);
@@ -96,7 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for EdgeStream<S> {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.is_h2() && self.io.is_write_vectored()
+        self.io.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
