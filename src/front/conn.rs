@@ -3,10 +3,13 @@
 //! Pingora makes the context of a request from nothing; this reaches it through a task-local (`with_connection`), for
 //! HTTP/1 and HTTP/2 alike. Everything here is an atomic or immutable: requests of one HTTP/2 connection run at once.
 
+use std::any::Any;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
+
+use http::HeaderValue;
 
 use super::guard::Refusal;
 use crate::tls::Covers;
@@ -52,6 +55,8 @@ pub(crate) struct Connection {
     linger: AtomicBool,
     refusal: OnceLock<Refusal>,
     told: AtomicBool,
+    ip_text: OnceLock<HeaderValue>,
+    kept: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 /// Whose turn it is on an HTTP/1 connection.
@@ -82,11 +87,25 @@ impl Connection {
             linger: AtomicBool::new(false),
             refusal: OnceLock::new(),
             told: AtomicBool::new(false),
+            ip_text: OnceLock::new(),
+            kept: OnceLock::new(),
         }
     }
 
     pub(crate) fn ip(&self) -> IpAddr {
         self.peer.ip().to_canonical()
+    }
+
+    /// The address as a header value, written once for all requests.
+    pub(crate) fn ip_text(&self) -> &HeaderValue {
+        self.ip_text.get_or_init(|| {
+            HeaderValue::try_from(self.ip().to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+        })
+    }
+
+    /// What the proxy keeps from one request of this connection to the next.
+    pub(crate) fn kept<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Option<Arc<T>> {
+        self.kept.get_or_init(|| Arc::new(make())).clone().downcast().ok()
     }
 
     /// The proxy is ready for the next head of this HTTP/1 connection.
@@ -168,10 +187,11 @@ impl Connection {
     }
 }
 
-/// Milliseconds since the first call in this process.
+/// Milliseconds of the kernel's coarse clock, which is exact to a few and costs next to nothing to read: for bounds that
+/// somebody checks ten times a second.
 pub(crate) fn clock() -> u64 {
-    static BASE: LazyLock<Instant> = LazyLock::new(Instant::now);
-    u64::try_from(BASE.elapsed().as_millis()).unwrap_or(u64::MAX)
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
 }
 
 /// A request under way, counted while it lives.

@@ -114,9 +114,7 @@ impl Gate {
         if tls.is_some_and(|tls| !tls.covers.host(tls.sni.as_deref(), &normal)) {
             return Err(Rejection::new(Code::Misdirected, "the TLS session is not good for this host"));
         }
-        if normal != asked {
-            ctx.host = Some(normal.into());
-        }
+        ctx.host = Some(normal.into());
         let raw = request.uri.path();
         // `OPTIONS *` asks about the gateway as a whole; it is matched as `/*` would be.
         if raw == "*" {

@@ -70,7 +70,7 @@ impl Gate {
                 table.default_response_headers.apply(&known, &mut ResponseSink(head));
             }
         }
-        let _ = head.insert_header(X_REQUEST_ID, ctx.request_id.as_str());
+        let _ = head.insert_header(X_REQUEST_ID, ctx.request_id.header_value());
         for cookie in [&ctx.share_cookie, &ctx.sticky_cookie].into_iter().flatten() {
             let _ = head.append_header(SET_COOKIE, cookie.clone());
         }

@@ -10,7 +10,7 @@ use pingora_error::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
-use super::ctx::{Ctx, Request};
+use super::ctx::Ctx;
 use super::failure::no_lease;
 use super::flow::Bounds;
 use super::gate::Gate;
@@ -41,11 +41,7 @@ impl Gate {
             client: ctx.connection.clone().filter(|_| !ctx.http2),
             removed: (route.stream.on_remove == OnRemove::Drain).then(|| route.removed.clone()),
         });
-        ctx.told = Some(Box::new(Request {
-            method: session.req_header().method.clone(),
-            host: ctx.head(session).host.into(),
-            path: ctx.head(session).path.into(),
-        }));
+        ctx.told = Some((session.req_header().method.clone(), ctx.head(session).path.into()));
         ctx.pool = match &route.destination {
             Destination::Upstream(pool) => Some(pool.clone()),
             Destination::Split(split) => {

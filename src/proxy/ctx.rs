@@ -46,8 +46,9 @@ pub(crate) struct Ctx {
     /// Only until a route is found.
     pub(crate) table: Option<Arc<Table>>,
     pub(crate) revision: Option<Arc<str>>,
-    /// Where normalising changed what was sent.
+    /// As it is matched, once it is known.
     pub(crate) host: Option<Box<str>>,
+    /// Where normalising changed what was sent.
     pub(crate) path: Option<Box<str>>,
     pub(crate) route: Option<Arc<Route>>,
     pub(crate) captures: PathCaptures,
@@ -79,15 +80,8 @@ pub(crate) struct Ctx {
     pub(crate) recorded: bool,
     /// The connection of the attempt under way.
     pub(crate) wire: Option<Arc<Wire>>,
-    /// For the line of a request that is dropped half-way: its session is gone by then.
-    pub(crate) told: Option<Box<Request>>,
-}
-
-/// What was asked for.
-pub(crate) struct Request {
-    pub(crate) method: http::Method,
-    pub(crate) host: Box<str>,
-    pub(crate) path: Box<str>,
+    /// Method and path, for the line of a request that is dropped half-way: its session is gone by then.
+    pub(crate) told: Option<(http::Method, Box<str>)>,
 }
 
 /// 128 random bits in hex: unique without being coordinated.
@@ -97,17 +91,22 @@ pub(crate) struct RequestId([u8; 32]);
 impl RequestId {
     pub(crate) fn random() -> RequestId {
         const HEX: &[u8; 16] = b"0123456789abcdef";
-        let mut bits = fastrand::u128(..);
         let mut text = [b'0'; 32];
-        for digit in &mut text {
-            *digit = HEX.get((bits & 15) as usize).copied().unwrap_or(b'0');
-            bits >>= 4;
+        for (half, mut bits) in text.chunks_exact_mut(16).zip([fastrand::u64(..), fastrand::u64(..)]) {
+            for digit in half {
+                *digit = HEX.get((bits & 15) as usize).copied().unwrap_or(b'0');
+                bits >>= 4;
+            }
         }
         RequestId(text)
     }
 
     pub(crate) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    pub(crate) fn header_value(&self) -> HeaderValue {
+        HeaderValue::from_bytes(&self.0).unwrap_or_else(|_| HeaderValue::from_static(""))
     }
 }
 

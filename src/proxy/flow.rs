@@ -88,6 +88,7 @@ pub(crate) struct Flow {
     upstream: Mutex<Option<Arc<Wire>>>,
     dropped: AtomicBool,
     waker: AtomicWaker,
+    watched: AtomicBool,
 }
 
 impl Flow {
@@ -103,6 +104,7 @@ impl Flow {
             upstream: Mutex::default(),
             dropped: AtomicBool::new(false),
             waker: AtomicWaker::new(),
+            watched: AtomicBool::new(false),
         }
     }
 
@@ -161,9 +163,23 @@ impl Flow {
         Some(bound.saturating_sub(Duration::from_millis(clock().saturating_sub(self.begun.load(Ordering::Relaxed)))))
     }
 
+    /// For the next request of an HTTP/1 connection, whose requests never overlap.
+    fn reset(&self) {
+        let _ticks_wait = self.bounds.lock().unwrap_or_else(PoisonError::into_inner);
+        self.phase.store(Phase::Elsewhere as u8, Ordering::Relaxed);
+        self.upgraded.store(false, Ordering::Relaxed);
+        self.expired.store(0, Ordering::Relaxed);
+        self.dropped.store(false, Ordering::Relaxed);
+        self.begin();
+    }
+
     /// Runs a request, where `current` finds this flow, until it is done or dropped.
     pub(crate) async fn run<T>(self: Arc<Self>, work: impl Future<Output = Option<T>>) -> Option<T> {
-        FLOW.scope(self.clone(), self.race(work)).await
+        self.reset();
+        let ended = Ended(self.clone());
+        let done = FLOW.scope(self.clone(), self.race(work)).await;
+        drop(ended);
+        done
     }
 
     async fn race<T>(&self, work: impl Future<Output = Option<T>>) -> Option<T> {
@@ -179,8 +195,7 @@ impl Flow {
     }
 
     /// What has run out at `now`.
-    fn overdue(&self, now: u64) -> Option<Expired> {
-        let bounds = self.bounds.lock().unwrap_or_else(PoisonError::into_inner);
+    fn overdue(&self, bounds: &Bounds, now: u64) -> Option<Expired> {
         let over = |bound: Option<Duration>, since: u64| {
             bound.is_some_and(|bound| u128::from(now.saturating_sub(since)) >= bound.as_millis())
         };
@@ -210,6 +225,8 @@ impl Flow {
 
     fn tick(&self) {
         let now = clock();
+        // Held throughout: what is found out about one request is not held against the next (`reset`).
+        let bounds = self.bounds.lock().unwrap_or_else(PoisonError::into_inner);
         if self.expired.load(Ordering::Acquire) != 0 {
             if now.saturating_sub(self.expired_at.load(Ordering::Relaxed)) >= MERCY.as_millis() as u64 {
                 self.dropped.store(true, Ordering::Release);
@@ -217,12 +234,23 @@ impl Flow {
             }
             return;
         }
-        let Some(why) = self.overdue(now) else { return };
+        let Some(why) = self.overdue(&bounds, now) else { return };
         self.expired_at.store(now, Ordering::Relaxed);
         self.expired.store(why as u8, Ordering::Release);
         if let Some(wire) = self.upstream.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
             wire.break_off();
         }
+    }
+}
+
+/// Lets go of what a request held: the flow may stay with its connection.
+struct Ended(Arc<Flow>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.phase.store(Phase::Elsewhere as u8, Ordering::Release);
+        self.0.bound(Bounds::default());
+        self.0.hold_upstream(None);
     }
 }
 
@@ -235,6 +263,9 @@ pub(crate) struct Reaper {
 
 impl Reaper {
     pub(crate) fn watch(&self, flow: &Arc<Flow>) {
+        if flow.watched.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let index = self.next.fetch_add(1, Ordering::Relaxed) as usize % SHARDS;
         if let Some(shard) = self.shards.get(index) {
             shard.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(flow));

@@ -3,15 +3,15 @@
 //! Written here and not earlier: a client can have anything set before this phase removed by naming it in `Connection`.
 
 use http::header::{COOKIE, HOST, VIA};
-use http::{HeaderName, HeaderValue, Version};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 use super::client::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use super::ctx::{Ctx, asked_host};
 use super::gate::Gate;
-use super::sink::RequestSink;
-use crate::facts::Scheme;
+use crate::facts::{Head, Scheme};
 use crate::rejection::{Code, Rejection};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -19,7 +19,17 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 impl Gate {
+    /// Names go upstream in lower case, as HTTP/2 has them: to keep the case of HTTP/1, Pingora holds a second map of
+    /// names, which would cost more than everything else here.
     pub(super) fn forward(&self, session: &Session, ctx: &Ctx, upstream: &mut RequestHeader) -> Result<(), Rejection> {
+        let blank = http::Request::new(()).into_parts().0;
+        let mut parts = Parts::from(std::mem::replace(upstream, RequestHeader::from(blank)));
+        self.prepare_head(session, ctx, &mut parts)?;
+        *upstream = RequestHeader::from(parts);
+        Ok(())
+    }
+
+    fn prepare_head(&self, session: &Session, ctx: &Ctx, upstream: &mut Parts) -> Result<(), Rejection> {
         let Some(route) = ctx.route.as_deref() else {
             return Err(Rejection::new(Code::Internal, "no route at the upstream phase"));
         };
@@ -42,10 +52,11 @@ impl Gate {
         let asked = asked_host(session);
         let authority = host.as_deref().unwrap_or(asked);
         if upstream.version == Version::HTTP_2 || target.is_some() || host.is_some() {
-            let path = target.as_deref().unwrap_or_else(|| head_target(upstream));
-            let uri = match session.req_header().version {
+            let path =
+                target.as_deref().unwrap_or_else(|| upstream.uri.path_and_query().map_or("/", |path| path.as_str()));
+            upstream.uri = match session.req_header().version {
                 // HTTP/2 keeps scheme and authority as pseudo-header fields (RFC 9113 8.3.1).
-                Version::HTTP_2 => http::Uri::builder()
+                Version::HTTP_2 => Uri::builder()
                     .scheme(head.scheme.as_str())
                     .authority(authority)
                     .path_and_query(path)
@@ -53,15 +64,22 @@ impl Gate {
                     .map_err(internal)?,
                 _ => path.parse().map_err(internal)?,
             };
-            upstream.set_uri(uri);
         }
-        upstream.insert_header(HOST, authority).map_err(internal)?;
-
+        // As it was asked for; shared where it stands in a field already.
+        let asked = match session.req_header().headers.get(HOST).filter(|field| field.as_bytes() == asked.as_bytes()) {
+            Some(field) => field.clone(),
+            None => HeaderValue::from_str(asked).map_err(internal)?,
+        };
+        let host = match &host {
+            Some(host) => HeaderValue::from_str(host).map_err(internal)?,
+            None => asked.clone(),
+        };
+        upstream.headers.insert(HOST, host);
         if ctx.http2 {
-            join_cookies(upstream);
+            join_cookies(&mut upstream.headers);
         }
-        self.identify(ctx, &head, asked, upstream).map_err(internal)?;
-        route.request_headers.apply(&known, &mut RequestSink(upstream));
+        self.identify(ctx, &head, asked, &mut upstream.headers)?;
+        route.request_headers.apply(&known, &mut upstream.headers);
         Ok(())
     }
 
@@ -69,54 +87,52 @@ impl Gate {
     fn identify(
         &self,
         ctx: &Ctx,
-        head: &crate::facts::Head<'_>,
-        asked: &str,
-        upstream: &mut RequestHeader,
-    ) -> pingora_error::Result<()> {
-        let peer = ctx.connection.as_ref().map_or(ctx.client, |connection| connection.ip());
-        let hops = if ctx.trusted { joined(upstream, &X_FORWARDED_FOR) } else { None };
-        let forwarded_for = match hops {
-            Some(hops) => format!("{hops}, {peer}"),
-            None => peer.to_string(),
+        head: &Head<'_>,
+        asked: HeaderValue,
+        upstream: &mut HeaderMap,
+    ) -> Result<(), Rejection> {
+        let peer = ctx.connection.as_ref().map(|connection| connection.ip_text());
+        let forwarded_for = match (joined(upstream, &X_FORWARDED_FOR).filter(|_| ctx.trusted), peer) {
+            (Some(hops), Some(peer)) => text(format!("{hops}, {}", peer.to_str().unwrap_or_default()))?,
+            (None, Some(peer)) => peer.clone(),
+            (_, None) => text(ctx.client.to_string())?,
         };
-        upstream.insert_header(X_FORWARDED_FOR, forwarded_for)?;
-        if !ctx.trusted || !upstream.headers.contains_key(&X_FORWARDED_PROTO) {
-            upstream.insert_header(
-                X_FORWARDED_PROTO,
-                HeaderValue::from_static(match head.scheme {
-                    Scheme::Http => "http",
-                    Scheme::Https => "https",
-                }),
-            )?;
+        upstream.insert(X_FORWARDED_FOR, forwarded_for);
+        if !ctx.trusted || !upstream.contains_key(&X_FORWARDED_PROTO) {
+            let scheme = match head.scheme {
+                Scheme::Http => "http",
+                Scheme::Https => "https",
+            };
+            upstream.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
         }
-        if !ctx.trusted || !upstream.headers.contains_key(&X_FORWARDED_HOST) {
-            upstream.insert_header(X_FORWARDED_HOST, asked)?;
+        if !ctx.trusted || !upstream.contains_key(&X_FORWARDED_HOST) {
+            upstream.insert(X_FORWARDED_HOST, asked);
         }
         let own = if ctx.http2 { &self.via.1 } else { &self.via.0 };
         let via = match joined(upstream, &VIA) {
-            Some(hops) => HeaderValue::try_from(format!("{hops}, {}", own.to_str().unwrap_or_default())),
-            None => Ok(own.clone()),
+            Some(hops) => text(format!("{hops}, {}", own.to_str().unwrap_or_default()))?,
+            None => own.clone(),
         };
-        upstream.insert_header(VIA, via.unwrap_or_else(|_| own.clone()))?;
-        upstream.insert_header(X_REQUEST_ID, ctx.request_id.as_str())?;
+        upstream.insert(VIA, via);
+        upstream.insert(X_REQUEST_ID, ctx.request_id.header_value());
         if self.telemetry.traces() {
-            upstream.insert_header(TRACEPARENT, ctx.attempt_trace.unwrap_or(ctx.trace).header_value())?;
+            upstream.insert(TRACEPARENT, text(ctx.attempt_trace.unwrap_or(ctx.trace).header_value())?);
             if ctx.parent_span.is_none() {
                 // It belongs to a trace that was not taken up (W3C trace context 3.3).
-                upstream.remove_header(&TRACESTATE);
+                upstream.remove(&TRACESTATE);
             }
         }
         Ok(())
     }
 }
 
-fn head_target(upstream: &RequestHeader) -> &str {
-    upstream.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
+fn text(text: String) -> Result<HeaderValue, Rejection> {
+    HeaderValue::try_from(text).map_err(internal)
 }
 
 /// Every field of a name as one list; `None` where there is none.
-fn joined(head: &RequestHeader, name: &HeaderName) -> Option<String> {
-    let mut all = head.headers.get_all(name).iter().filter_map(|field| field.to_str().ok());
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let mut all = headers.get_all(name).iter().filter_map(|field| field.to_str().ok());
     let first = all.next()?.to_owned();
     Some(all.fold(first, |list, field| list + ", " + field))
 }
@@ -126,12 +142,12 @@ fn internal(error: impl std::fmt::Display) -> Rejection {
 }
 
 /// HTTP/2 may send a cookie header in crumbs; for others they are one (RFC 9113 8.2.3).
-fn join_cookies(upstream: &mut RequestHeader) {
-    let crumbs: Vec<&[u8]> = upstream.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if crumbs.len() < 2 {
         return;
     }
     if let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
-        let _ = upstream.insert_header(COOKIE, whole);
+        headers.insert(COOKIE, whole);
     }
 }

@@ -1,32 +1,37 @@
 //! Hop-by-hop fields of answers (RFC 9110 7.6.1). Pingora removes those of requests and passes those of answers on.
 
-use http::HeaderName;
-use http::Version;
-use http::header::TRANSFER_ENCODING;
-use http::header::{CONNECTION, PROXY_AUTHENTICATE, TE, TRAILER, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, PROXY_AUTHENTICATE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderName, Version};
 use pingora_http::ResponseHeader;
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HOP_BY_HOP: [HeaderName; 7] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    PROXY_AUTHENTICATE,
+    TE,
+    TRAILER,
+    UPGRADE,
+];
+
+/// Options of `Connection` that name no field, or one that goes anyway.
+const PLAIN: [&str; 3] = ["keep-alive", "close", ""];
 
 /// Removes what concerned the connection to the upstream only. `Transfer-Encoding` stays: it frames the body that follows.
 pub(super) fn strip_response(head: &mut ResponseHeader) {
-    let nominated: Vec<HeaderName> = head
-        .headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().to_ascii_lowercase().parse().ok())
-        .filter(|name| !matches!(*name, http::header::TRANSFER_ENCODING | http::header::CONTENT_LENGTH))
-        .collect();
-    for name in &nominated {
-        head.remove_header(name);
-    }
-    for name in [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, TE, TRAILER, UPGRADE] {
-        if head.headers.contains_key(&name) {
-            head.remove_header(&name);
+    let mut unwanted: Vec<HeaderName> = Vec::new();
+    for (name, value) in &head.headers {
+        if HOP_BY_HOP.contains(name) {
+            unwanted.push(name.clone());
         }
+        if *name == CONNECTION {
+            let options = value.to_str().unwrap_or_default().split(',').map(str::trim);
+            let nominated = options.filter(|option| !PLAIN.iter().any(|plain| plain.eq_ignore_ascii_case(option)));
+            unwanted.extend(nominated.filter_map(|name| name.to_ascii_lowercase().parse().ok()));
+        }
+    }
+    for name in unwanted.iter().filter(|name| !matches!(**name, TRANSFER_ENCODING | CONTENT_LENGTH)) {
+        head.remove_header(name);
     }
 }
 

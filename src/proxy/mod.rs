@@ -32,6 +32,7 @@ use flow::{Flow, Reaper};
 use gate::Gate;
 use mirror::Mirrors;
 
+use crate::front::conn;
 use crate::routes::Live;
 use crate::settings::Settings;
 use crate::tasks::Tasks;
@@ -76,6 +77,11 @@ impl HttpServerApp for Proxy {
         session: ServerSession,
         shutdown: &tokio::sync::watch::Receiver<bool>,
     ) -> Option<ReusedHttpStream> {
-        Arc::new(Flow::new()).run(self.inner.process_new_http(session, shutdown)).await
+        let kept = match &session {
+            ServerSession::H1(_) => conn::current().and_then(|connection| connection.kept(Flow::new)),
+            _ => None,
+        };
+        let flow = kept.unwrap_or_else(|| Arc::new(Flow::new()));
+        flow.run(self.inner.process_new_http(session, shutdown)).await
     }
 }

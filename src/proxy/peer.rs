@@ -1,9 +1,9 @@
 //! From a lease to Pingora's peer: how to connect, and which idle connections may be used again.
 
 use std::collections::HashMap;
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -144,12 +144,14 @@ pub(crate) fn peer(
     };
     options.connection_timeout = Some(within(timeouts.connect));
     options.total_connection_timeout = Some(within(timeouts.connect));
-    // Pingora's bound holds for the head and for every later read alike; the request's own clock tells them apart. With an
-    // HTTP/2 upstream it runs while the body is still on its way, so a body that streams has only the clock.
-    let streams_up = options.alpn != ALPN::H1 && !call.bodyless;
-    options.read_timeout = (!streams_up).then(|| within(timeouts.head.max(timeouts.idle)));
+    // An HTTP/1 connection belongs to one request, whose own clock breaks it (`flow`): Pingora's bounds would only arm timers
+    // for every read and write. A shared HTTP/2 connection is not broken, so Pingora's bound is what answers in time; it
+    // would also run while the body is still on its way, so a body that streams has only the clock.
+    let shared = options.alpn != ALPN::H1;
+    options.read_timeout = (shared && call.bodyless).then(|| within(timeouts.head.max(timeouts.idle)));
     options.h2_ping_interval = Some(H2_PING);
-    options.write_timeout = Some(within(timeouts.idle));
+    // An upstream that takes no more of a body.
+    options.write_timeout = (shared || !call.bodyless).then(|| within(timeouts.idle));
     options.idle_timeout = Some(transport.connections.idle);
     options.max_h2_streams = usize::try_from(transport.connections.streams).unwrap_or(usize::MAX);
     options.custom_l4 =
@@ -168,8 +170,9 @@ pub(crate) fn peer(
 /// Connections are shared by requests of the same group: same pool and identity, and opened in the same period, so that
 /// none is used for longer than its maximum age. Endpoints change periods at different times.
 fn group(transport: &Transport, address: std::net::SocketAddr, upgrade: bool) -> u64 {
-    static BASE: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
-    let mut hasher = std::hash::DefaultHasher::new();
+    static BASE: LazyLock<Instant> = LazyLock::new(Instant::now);
+    static KEYS: LazyLock<ahash::RandomState> = LazyLock::new(ahash::RandomState::new);
+    let mut hasher = KEYS.build_hasher();
     transport.identity.hash(&mut hasher);
     // An HTTP/2 connection is of no use to an upgrade.
     (upgrade && transport.protocol == Protocol::Auto).hash(&mut hasher);

@@ -117,15 +117,15 @@ impl Drop for Ctx {
         }
         let status = if self.status == 0 { CLIENT_GONE } else { self.status };
         let telemetry = self.telemetry.clone();
-        let request = self.told.take();
+        let (request, host) = (self.told.take(), self.host.take());
         let protocol = if self.http2 { "HTTP/2" } else { "HTTP/1.1" };
         let told = Told {
             status,
             protocol,
-            method: request.as_ref().map_or("", |request| request.method.as_str()),
+            method: request.as_ref().map_or("", |(method, _)| method.as_str()),
             scheme: "",
-            host: request.as_ref().map_or("", |request| &request.host),
-            path: request.as_ref().map_or("", |request| &request.path),
+            host: host.as_deref().unwrap_or_default(),
+            path: request.as_ref().map_or("", |(_, path)| path),
             query: None,
             cause: Some("the request was dropped"),
         };

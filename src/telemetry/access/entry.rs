@@ -5,7 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::json::{Object, escape};
+use super::json::{Object, escape, key};
 use super::{Redact, date};
 use crate::rejection::Code;
 use crate::telemetry::TraceContext;
@@ -124,53 +124,57 @@ impl Entry<'_> {
             upstream_reused,
         } = *self;
         let mut line = Object::begin(out);
-        let time = line.name("time");
+        let time = line.name(key!("time"));
         time.push(b'"');
         date::push(time, at);
         time.push(b'"');
-        line.text("request_id", request_id);
+        line.text(key!("request_id"), request_id);
         if let Some(trace) = trace {
-            line.hex("trace_id", &trace.trace_id);
-            line.hex("span_id", &trace.span_id);
+            line.hex(key!("trace_id"), &trace.trace_id);
+            line.hex(key!("span_id"), &trace.span_id);
         }
-        for (name, value) in [("route", route), ("revision", revision)] {
+        for (name, value) in [(key!("route"), route), (key!("revision"), revision)] {
             line.filled_text(name, value);
         }
         if let Some(client) = client {
-            line.plain("client", client);
+            line.ip(key!("client"), client);
         }
-        for (name, value) in
-            [("listener", listener), ("method", method), ("scheme", scheme), ("host", host), ("path", path)]
-        {
+        for (name, value) in [
+            (key!("listener"), listener),
+            (key!("method"), method),
+            (key!("scheme"), scheme),
+            (key!("host"), host),
+            (key!("path"), path),
+        ] {
             line.filled_text(name, value);
         }
         if let Some(query) = query {
-            let out = line.name("query");
+            let out = line.name(key!("query"));
             out.push(b'"');
             redact.pieces(query, |piece| escape(out, piece));
             out.push(b'"');
         }
-        line.filled_text("protocol", protocol);
-        line.number("status", u64::from(status));
-        line.maybe_text("code", code.map(Code::as_str));
-        line.maybe_text("cause", cause);
-        line.number("bytes_in", bytes_in);
-        line.number("bytes_out", bytes_out);
-        line.maybe_text("upstream", upstream);
+        line.filled_text(key!("protocol"), protocol);
+        line.number(key!("status"), u64::from(status));
+        line.maybe_text(key!("code"), code.map(Code::as_str));
+        line.maybe_text(key!("cause"), cause);
+        line.number(key!("bytes_in"), bytes_in);
+        line.number(key!("bytes_out"), bytes_out);
+        line.maybe_text(key!("upstream"), upstream);
         if let Some(endpoint) = endpoint {
-            line.plain("endpoint", endpoint);
+            line.address(key!("endpoint"), endpoint);
         }
-        line.number("attempts", u64::from(attempts));
-        line.milliseconds("total_ms", total);
-        for (name, duration) in [("connect_ms", connect), ("upstream_head_ms", upstream_head)] {
+        line.number(key!("attempts"), u64::from(attempts));
+        line.milliseconds(key!("total_ms"), total);
+        for (name, duration) in [(key!("connect_ms"), connect), (key!("upstream_head_ms"), upstream_head)] {
             if let Some(duration) = duration {
                 line.milliseconds(name, duration);
             }
         }
-        line.maybe_text("tls", tls);
-        line.boolean("reused", reused);
+        line.maybe_text(key!("tls"), tls);
+        line.boolean(key!("reused"), reused);
         if let Some(reused) = upstream_reused {
-            line.boolean("upstream_reused", reused);
+            line.boolean(key!("upstream_reused"), reused);
         }
         line.end();
         out.push(b'\n');

@@ -14,7 +14,7 @@ use crate::telemetry::metrics::Count;
 /// Bytes of lines that wait to be written.
 pub(super) const QUEUE_MAX: usize = 4 << 20;
 /// A batch of this size is not kept waiting.
-const BATCH: usize = 64 << 10;
+const BATCH: usize = 256 << 10;
 /// How long a line may wait for others to be written with.
 const GATHER: Duration = Duration::from_millis(20);
 /// A sink that fails is complained about once in this time.
