@@ -24,15 +24,21 @@ use super::admission::{Admission, Denied, Permit};
 use super::conn::{Active, Connection, ListenerInfo, TlsFacts, with_connection};
 use super::guard::h1::Guard;
 use super::guard::h2::Watch;
-use super::guard::{HeadLimits, Sniff, sniff};
+use super::guard::{HeadLimits, Refusal, Sniff, sniff};
+use super::h2_head;
 use super::io::ClientIo;
-use super::stream::{EdgeStream, Patience, Protocol};
+use super::patience::Patience;
+use super::stream::{DRAIN_LINGER, EdgeStream, Protocol};
 use crate::rejection::Code;
 use crate::settings::{HttpVersion, Limits, Listen};
 use crate::telemetry::Telemetry;
 use crate::telemetry::access::{Durations, Entry};
 use crate::telemetry::metrics::{Handshake, Refused};
 use crate::tls::Certificates;
+
+/// How long after an HTTP/2 connection its last requests may begin: a runtime that is late by more has other troubles.
+const LATE_STREAM_PAUSE: Duration = Duration::from_millis(50);
+const LATE_STREAM_LOOKS: u32 = 20;
 
 /// Everything the connections of one listener share.
 pub(crate) struct Door<A> {
@@ -83,7 +89,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
             let sni = start.client_hello().server_name().map(Box::<str>::from);
             Ok::<_, std::io::Error>((sni, start.into_stream(config.clone()).await?))
         };
-        let outcome = tokio::time::timeout(bound, handshake).await;
+        let Some(outcome) = self.unless_draining(tokio::time::timeout(bound, handshake)).await else { return };
         self.telemetry.metrics.front.handshake(match &outcome {
             Ok(Ok(_)) => Handshake::Done,
             Ok(Err(_)) => Handshake::Failed,
@@ -113,6 +119,19 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
         self.run(stream, connection, h2, BytesMut::new()).await;
     }
 
+    /// Waits for a client that has said nothing yet; once draining has begun, for a moment only.
+    async fn unless_draining<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let over = async {
+            self.draining.cancelled().await;
+            tokio::time::sleep(DRAIN_LINGER).await;
+        };
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = over => None,
+        }
+    }
+
     /// Cleartext: HTTP/1, or HTTP/2 with prior knowledge where the listener asks for it (RFC 9113 3.3).
     async fn speak_cleartext(&self, mut socket: TcpStream, connection: Arc<Connection>) {
         let mut input = BytesMut::new();
@@ -132,12 +151,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
                     }
                 }
             };
-            match tokio::time::timeout(self.limits.head_timeout.0, sniffing).await {
-                Ok(Some(found)) => h2 = found,
-                Ok(None) => return,
+            match self.unless_draining(tokio::time::timeout(self.limits.head_timeout.0, sniffing)).await {
+                Some(Ok(Some(found))) => h2 = found,
                 // What came is no whole preface and no line: the guard says so to the client.
-                Err(_) if !input.is_empty() => h2 = false,
-                Err(_) => return,
+                Some(Err(_)) if !input.is_empty() => h2 = false,
+                Some(Ok(None) | Err(_)) | None => return,
             }
         }
         self.run(socket, connection, h2, input).await;
@@ -150,12 +168,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
         } else {
             Protocol::H1(Box::new(Guard::new(HeadLimits::from(limits.as_ref()))))
         };
-        let patience = Patience {
-            head: limits.head_timeout.0,
-            body: limits.body_idle.0,
-            keepalive: limits.keepalive.0,
-            write: limits.write_idle.0,
-        };
+        let patience = Patience::from(limits.as_ref());
         let stream = EdgeStream::new(io, connection.clone(), protocol, patience, input, self.draining.child_token());
         let session = Arc::new(Requests {
             app: self.app.clone(),
@@ -165,22 +178,39 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
             h2: h2_options(limits),
         });
         session.process_new(Box::new(stream), &self.shutdown).await;
+        // Requests run on tasks of their own, which may not have begun yet.
+        let mut looks = 0;
+        while connection.lost_heads() > 0 && looks < LATE_STREAM_LOOKS {
+            looks += 1;
+            tokio::time::sleep(LATE_STREAM_PAUSE).await;
+        }
         self.account_for(&connection);
     }
 }
 
 impl<A> Door<A> {
-    /// A connection that the front broke off outside of any request is counted and logged like a request.
+    /// What was refused outside of any request is counted and logged like one.
     fn account_for(&self, connection: &Connection) {
         if connection.is_write_stalled() {
             self.telemetry.metrics.front.refused(Refused::WriteIdle);
         }
-        let Some(refusal) = connection.refusal().filter(|_| !connection.is_told()) else { return };
-        self.telemetry.metrics.front.refused(match refusal.code {
-            Code::HeadTimeout => Refused::Preface,
-            _ => Refused::Http2Limit,
-        });
-        self.telemetry.metrics.unrouted().finished(0, Some(refusal.code), 0, 0);
+        if let Some(refusal) = connection.refusal().filter(|_| !connection.is_told()) {
+            self.telemetry.metrics.front.refused(match refusal.code {
+                Code::HeadTimeout => Refused::Preface,
+                _ => Refused::Http2Limit,
+            });
+            self.tell(connection, refusal, 1);
+        } else if connection.lost_heads() > 0 {
+            let cause = "HTTP/2 streams that never became requests: malformed, or reset at once";
+            self.tell(connection, Refusal { code: Code::BadRequest, cause }, connection.lost_heads());
+        }
+    }
+
+    /// One line for a connection, whatever the number of refusals: a client must not fill a disk.
+    fn tell(&self, connection: &Connection, refusal: Refusal, times: u32) {
+        for _ in 0..times {
+            self.telemetry.metrics.unrouted().finished(0, Some(refusal.code), 0, 0);
+        }
         self.telemetry.access.record(&Entry {
             at: SystemTime::now(),
             request_id: "",
@@ -230,11 +260,16 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Requests<A> {
         // Pingora runs HTTP/2 requests on tasks of their own: leaving waits for them too.
         let _under_way = (self.connections.token(), Active::new(&self.connection));
         self.connection.ask_for_head();
-        let session = match session {
-            ServerSession::H1(session) => ServerSession::H1(await_head(session).await),
-            session => session,
+        let (session, refusal) = match session {
+            ServerSession::H1(session) => (ServerSession::H1(await_head(session).await), None),
+            ServerSession::H2(mut session) => {
+                self.connection.begin_stream();
+                let refusal = h2_head::check(session.req_header_mut()).err();
+                (ServerSession::H2(session), refusal)
+            }
+            session => (session, None),
         };
-        with_connection(self.connection.clone(), self.app.process_new_http(session, shutdown)).await
+        with_connection(self.connection.clone(), refusal, self.app.process_new_http(session, shutdown)).await
     }
 
     fn h2_options(&self) -> Option<H2Options> {

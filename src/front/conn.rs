@@ -44,6 +44,9 @@ pub(crate) struct Connection {
     /// Bytes on the wire above TLS, both ways.
     pub(crate) bytes_in: AtomicU64,
     pub(crate) bytes_out: AtomicU64,
+    /// Over HTTP/2: heads that came whole, and requests that they became.
+    heads: AtomicU32,
+    begun: AtomicU32,
     turn: AtomicU8,
     tunnel: AtomicBool,
     /// Requests under way.
@@ -52,6 +55,8 @@ pub(crate) struct Connection {
     last_written: AtomicU64,
     end_body: AtomicBool,
     write_stalled: AtomicBool,
+    write_waits: AtomicBool,
+    given_up: AtomicBool,
     linger: AtomicBool,
     refusal: OnceLock<Refusal>,
     told: AtomicBool,
@@ -78,12 +83,16 @@ impl Connection {
             requests: AtomicU32::new(0),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
+            heads: AtomicU32::new(0),
+            begun: AtomicU32::new(0),
             turn: AtomicU8::new(0),
             tunnel: AtomicBool::new(false),
             active: AtomicU32::new(0),
             last_written: AtomicU64::new(0),
             end_body: AtomicBool::new(false),
             write_stalled: AtomicBool::new(false),
+            write_waits: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
             linger: AtomicBool::new(false),
             refusal: OnceLock::new(),
             told: AtomicBool::new(false),
@@ -127,6 +136,19 @@ impl Connection {
         self.tunnel.load(Ordering::Acquire)
     }
 
+    pub(crate) fn heads(&self, heads: u32) {
+        self.heads.store(heads, Ordering::Relaxed);
+    }
+
+    pub(crate) fn begin_stream(&self) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Heads that never became requests.
+    pub(crate) fn lost_heads(&self) -> u32 {
+        self.heads.load(Ordering::Relaxed).saturating_sub(self.begun.load(Ordering::Relaxed))
+    }
+
     pub(crate) fn active(&self) -> u32 {
         self.active.load(Ordering::Acquire)
     }
@@ -147,6 +169,28 @@ impl Connection {
     /// True once for each `end_body`.
     pub(crate) fn take_end_body(&self) -> bool {
         self.end_body.load(Ordering::Relaxed) && self.end_body.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether bytes wait for the client to take them (HTTP/1).
+    pub(crate) fn write_waits(&self, waits: bool) {
+        if self.write_waits.load(Ordering::Relaxed) != waits {
+            self.write_waits.store(waits, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn is_write_waiting(&self) -> bool {
+        self.write_waits.load(Ordering::Relaxed)
+    }
+
+    /// The time of the request under way is over, and its upstream cannot be broken: its next read fails, so that it is
+    /// answered.
+    pub(crate) fn give_up(&self) {
+        self.given_up.store(true, Ordering::Release);
+    }
+
+    /// True once for each `give_up`.
+    pub(crate) fn take_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed) && self.given_up.swap(false, Ordering::AcqRel)
     }
 
     /// The client took no byte for too long.
@@ -210,16 +254,32 @@ impl Drop for Active {
     }
 }
 
-tokio::task_local! {
-    static CONNECTION: Arc<Connection>;
+/// What a request finds on its task.
+struct Here {
+    connection: Arc<Connection>,
+    /// Why this one stream of an HTTP/2 connection was refused.
+    refusal: Option<Refusal>,
 }
 
-/// Runs the requests of a connection where `current` finds it.
-pub(crate) async fn with_connection<T>(connection: Arc<Connection>, work: impl Future<Output = T>) -> T {
-    CONNECTION.scope(connection, work).await
+tokio::task_local! {
+    static HERE: Here;
+}
+
+/// Runs a request where `current` finds its connection.
+pub(crate) async fn with_connection<T>(
+    connection: Arc<Connection>,
+    refusal: Option<Refusal>,
+    work: impl Future<Output = T>,
+) -> T {
+    HERE.scope(Here { connection, refusal }, work).await
 }
 
 /// The connection of the request that runs on this task.
 pub(crate) fn current() -> Option<Arc<Connection>> {
-    CONNECTION.try_with(Arc::clone).ok()
+    HERE.try_with(|here| here.connection.clone()).ok()
+}
+
+/// Why the HTTP/2 request that runs on this task was refused.
+pub(crate) fn stream_refusal() -> Option<Refusal> {
+    HERE.try_with(|here| here.refusal).ok().flatten()
 }

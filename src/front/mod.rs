@@ -5,9 +5,11 @@ pub(crate) mod admission;
 pub(crate) mod app;
 pub(crate) mod conn;
 pub(crate) mod guard;
+mod h2_head;
 pub mod handover;
 mod io;
 pub(crate) mod listener;
+mod patience;
 mod stream;
 mod timer;
 

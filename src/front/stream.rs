@@ -25,6 +25,7 @@ use super::guard::Refusal;
 use super::guard::h1::{Guard, Verdict};
 use super::guard::h2::Watch;
 use super::io::Digests;
+use super::patience::Patience;
 use super::timer::Timer;
 use crate::rejection::Code;
 
@@ -43,22 +44,13 @@ const READ_AHEAD: usize = 16 << 10;
 const TRIM: Duration = Duration::from_secs(1);
 
 /// When draining, how long an idle connection is kept for a request that is already on its way.
-const DRAIN_LINGER: Duration = Duration::from_secs(1);
+pub(super) const DRAIN_LINGER: Duration = Duration::from_secs(1);
 
 /// How long input is read and thrown away before closing (RFC 9112 9.6).
 const LINGER: Duration = Duration::from_secs(1);
 
 /// When draining, how long an HTTP/2 connection without streams may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
-
-/// Time bounds of a stream.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
-    pub(crate) head: Duration,
-    pub(crate) body: Duration,
-    pub(crate) keepalive: Duration,
-    pub(crate) write: Duration,
-}
 
 pub(crate) enum Protocol {
     H1(Box<Guard>),
@@ -225,6 +217,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeStream<S> {
     }
 
     fn poll_read_h1(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.connection.take_given_up() {
+            return Poll::Ready(Err(ErrorKind::TimedOut.into()));
+        }
         loop {
             if self.released > 0 {
                 self.hand_out(out);
@@ -346,7 +341,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeStream<S> {
             match Pin::new(&mut self.io).poll_read(cx, out) {
                 Poll::Ready(result) => result?,
                 // Bodies are bounded request by request (`proxy::flow`): one that stalls is no reason to end the others.
-                Poll::Pending if watch.preface_seen() => return self.poll_goodbye(cx),
+                Poll::Pending if watch.preface_seen() => {
+                    let Some(since) = watch.head_since() else { return self.poll_goodbye(cx) };
+                    ready!(self.read_timer.poll(Instant::from_std(since) + self.patience.head, cx));
+                    self.connection.refuse(Refusal { code: Code::HeadTimeout, cause: "the head stood still" });
+                    return Poll::Ready(Err(ErrorKind::TimedOut.into()));
+                }
                 Poll::Pending => {
                     let since = *self.waiting.get_or_insert_with(Instant::now);
                     ready!(self.read_timer.poll(since + self.patience.head, cx));
@@ -368,6 +368,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeStream<S> {
             self.connection.refuse(Refusal { code: Code::BadRequest, cause: breach.cause() });
             return Poll::Ready(Err(io::Error::new(ErrorKind::InvalidData, breach.cause())));
         }
+        self.connection.heads(watch.heads());
         Poll::Ready(Ok(()))
     }
 

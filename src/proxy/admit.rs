@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use http::Version;
-use http::header::{HOST, VIA};
+use http::header::VIA;
 use pingora_proxy::Session;
 
 use super::client::strip;
@@ -91,8 +91,9 @@ impl Gate {
                 return bad("the content length is ambiguous");
             }
         }
-        if request.headers.get_all(HOST).iter().count() > 1 {
-            return bad("several Host fields");
+        if request.method == http::Method::TRACE {
+            // It would show headers that routes add (RFC 9110 9.3.8).
+            return Err(Rejection::new(Code::MethodNotAllowed, "TRACE"));
         }
         let loops = request
             .headers
@@ -118,7 +119,10 @@ impl Gate {
         let raw = request.uri.path();
         // `OPTIONS *` asks about the gateway as a whole; it is matched as `/*` would be.
         if raw == "*" {
-            return Ok(());
+            return match request.method {
+                http::Method::OPTIONS => Ok(()),
+                _ => Err(Rejection::new(Code::BadRequest, "`*` is for OPTIONS only")),
+            };
         }
         let normal = path::normalise(raw).map_err(|error| Rejection::new(Code::BadRequest, error.to_string()))?;
         if normal.path != raw {

@@ -11,7 +11,7 @@ use super::flow::Flow;
 use super::mirror::Copying;
 use super::peer::Wire;
 use crate::facts::{Head, Scheme};
-use crate::front::conn::Connection;
+use crate::front::conn::{Connection, stream_refusal};
 use crate::front::guard::Refusal;
 use crate::rejection::Rejection;
 use crate::routes::{PathCaptures, Route, Table};
@@ -61,6 +61,8 @@ pub(crate) struct Ctx {
     pub(crate) connect_failed: bool,
     pub(crate) tried: Vec<SocketAddr>,
     pub(crate) attempts: u8,
+    /// How often all connections were in use.
+    pub(crate) waits: u8,
     pub(crate) endpoint: Option<SocketAddr>,
     pub(crate) reused: bool,
     pub(crate) attempt_begun: Option<Instant>,
@@ -138,6 +140,7 @@ impl Ctx {
             connect_failed: false,
             tried: Vec::new(),
             attempts: 0,
+            waits: 0,
             endpoint: None,
             reused: false,
             attempt_begun: None,
@@ -160,7 +163,10 @@ impl Ctx {
 
     /// Why the front refused this request. A breach of an HTTP/2 connection belongs to none of its requests.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
-        let connection = self.connection.as_ref().filter(|_| !self.http2)?;
+        if self.http2 {
+            return stream_refusal();
+        }
+        let connection = self.connection.as_ref()?;
         let refusal = connection.refusal()?;
         connection.tell();
         Some(refusal)

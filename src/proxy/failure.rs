@@ -10,13 +10,20 @@ use super::answer::begun;
 use super::ctx::Ctx;
 use super::flow::{Expired, Phase};
 use super::gate::Gate;
+use super::peer::AT_LIMIT;
 use crate::rejection::{Code, Rejection};
 use crate::telemetry::metrics::Failure;
 use crate::upstream::{Outcome, PickError};
 
+/// How often a request looks for a connection that is about to be free.
+pub(super) const WAITS_MAX: u8 = 50;
+
 impl Gate {
     /// No endpoint took the connection. Nothing was sent, so any method may be tried again.
     pub(super) fn connect_failed(&self, session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
+        if *error.etype() == AT_LIMIT {
+            return self.wait_for_place(ctx, error);
+        }
         self.report(ctx, Outcome::Connect, failure_of(&error));
         let replayable = !session.as_ref().retry_buffer_truncated();
         ctx.connect_failed = true;
@@ -24,6 +31,19 @@ impl Gate {
         if again {
             // What the client is told if no other endpoint can be had.
             ctx.rejection = rejection_of(&error, ctx);
+        }
+        error.set_retry(again);
+        error
+    }
+
+    /// All connections are in use although the endpoint had a place: one is on its way back. Nothing was tried yet.
+    fn wait_for_place(&self, ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
+        (ctx.lease, ctx.waits) = (None, ctx.waits + 1);
+        ctx.attempts = ctx.attempts.saturating_sub(1);
+        ctx.tried.pop();
+        let again = ctx.waits < WAITS_MAX && ctx.flow.left().is_none_or(|left| !left.is_zero());
+        if !again {
+            ctx.rejection = Some(no_lease(PickError::ConnectionLimit));
         }
         error.set_retry(again);
         error
@@ -45,7 +65,7 @@ impl Gate {
         let was_idle = upstream_failed && client_reused && ctx.status == 0 && outcome_of(&error, ctx) == Outcome::Reset;
         if was_idle {
             self.forget_attempt(ctx, failure_of(&error));
-        } else if upstream_failed && ctx.flow.expired() != Some(Expired::Body) {
+        } else if ctx.flow.expired_by_upstream() || (upstream_failed && ctx.flow.expired().is_none()) {
             let outcome = outcome_of(&error, ctx);
             let failure = match outcome {
                 Outcome::Timeout => Failure::Timeout,
@@ -60,6 +80,7 @@ impl Gate {
             && !session.as_ref().retry_buffer_truncated()
             && begun(session).is_none()
             && ctx.flow.expired().is_none()
+            && outcome_of(&error, ctx) != Outcome::Timeout
             && !ctx.upgraded;
         let again = upstream_failed && repeatable && if was_idle { has_attempts(ctx) } else { self.may_retry(ctx) };
         if again {

@@ -84,6 +84,8 @@ pub(crate) struct Flow {
     progress: AtomicU64,
     expired: AtomicU8,
     expired_at: AtomicU64,
+    /// When it expired, the client was waited for.
+    client_stood: AtomicBool,
     bounds: Mutex<Bounds>,
     upstream: Mutex<Option<Arc<Wire>>>,
     dropped: AtomicBool,
@@ -100,6 +102,7 @@ impl Flow {
             progress: AtomicU64::new(0),
             expired: AtomicU8::new(0),
             expired_at: AtomicU64::new(0),
+            client_stood: AtomicBool::new(false),
             bounds: Mutex::default(),
             upstream: Mutex::default(),
             dropped: AtomicBool::new(false),
@@ -155,6 +158,27 @@ impl Flow {
             6 => Expired::RouteRemoved,
             _ => return None,
         })
+    }
+
+    /// Whether the upstream is to blame for what has run out.
+    pub(crate) fn expired_by_upstream(&self) -> bool {
+        matches!(self.expired(), Some(Expired::Head | Expired::Idle | Expired::Request))
+            && !self.client_stood.load(Ordering::Relaxed)
+    }
+
+    /// Whether the proxy waits for the client: for its body, or for it to take the answer. Over HTTP/1 the stream knows; over
+    /// HTTP/2 bytes of the upstream that nobody fetches are the sign. Both have bounds of their own.
+    fn waits_for_client(&self, bounds: &Bounds) -> bool {
+        let unread =
+            || self.upstream.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|w| w.has_unread());
+        match self.phase.load(Ordering::Acquire) {
+            p if p == Phase::Body as u8 => true,
+            p if p == Phase::Stream as u8 => match &bounds.client {
+                Some(client) => client.is_write_waiting(),
+                None => unread(),
+            },
+            _ => false,
+        }
     }
 
     /// What is left of the bound on the whole request.
@@ -217,7 +241,8 @@ impl Flow {
             p if p == Phase::Head as u8 && over(bounds.head, progress) => Some(Expired::Head),
             p if p == Phase::Stream as u8 => {
                 let written = bounds.client.as_ref().map_or(0, |client| client.last_written());
-                over(bounds.idle, progress.max(written)).then_some(Expired::Idle)
+                let idle = over(bounds.idle, progress.max(written)) && !self.waits_for_client(bounds);
+                idle.then_some(Expired::Idle)
             }
             _ => None,
         }
@@ -236,9 +261,16 @@ impl Flow {
         }
         let Some(why) = self.overdue(&bounds, now) else { return };
         self.expired_at.store(now, Ordering::Relaxed);
+        self.client_stood.store(self.waits_for_client(&bounds), Ordering::Relaxed);
         self.expired.store(why as u8, Ordering::Release);
-        if let Some(wire) = self.upstream.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            wire.break_off();
+        let wire = self.upstream.lock().unwrap_or_else(PoisonError::into_inner);
+        match (wire.as_ref(), &bounds.client) {
+            (Some(wire), _) => wire.break_off(),
+            (None, Some(client)) => {
+                client.give_up();
+                self.waker.wake();
+            }
+            (None, None) => {}
         }
     }
 }
@@ -249,6 +281,9 @@ struct Ended(Arc<Flow>);
 impl Drop for Ended {
     fn drop(&mut self) {
         self.0.phase.store(Phase::Elsewhere as u8, Ordering::Release);
+        if let Some(client) = &self.0.bounds.lock().unwrap_or_else(PoisonError::into_inner).client {
+            client.take_given_up();
+        }
         self.0.bound(Bounds::default());
         self.0.hold_upstream(None);
     }

@@ -2,7 +2,7 @@
 //!
 //! Written here and not earlier: a client can have anything set before this phase removed by naming it in `Connection`.
 
-use http::header::{COOKIE, HOST, VIA};
+use http::header::{COOKIE, EXPECT, HOST, VIA};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
 use pingora_http::RequestHeader;
@@ -75,6 +75,10 @@ impl Gate {
             None => asked.clone(),
         };
         upstream.headers.insert(HOST, host);
+        if session.req_header().version == Version::HTTP_10 {
+            // RFC 9110 10.1.1.
+            upstream.headers.remove(EXPECT);
+        }
         if ctx.http2 {
             join_cookies(&mut upstream.headers);
         }

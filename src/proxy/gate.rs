@@ -96,7 +96,10 @@ impl ProxyHttp for Gate {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         ctx.http2 = session.as_downstream().as_http2().is_some();
+        let old = session.req_header().version == http::Version::HTTP_10;
         let downstream = session.as_downstream_mut();
+        // RFC 9110 15.2: HTTP/1.0 knows no 1xx.
+        downstream.set_ignore_info_resp(old);
         // The stream and the flow bound every wait; Pingora's own bound on reads is fixed at a minute.
         downstream.set_read_timeout(None);
         if ctx.http2 {

@@ -42,7 +42,7 @@ use crate::telemetry::Telemetry;
 const IDLE_UPSTREAM_CONNECTIONS: usize = 4096;
 
 /// Attempts are bounded by routes; this only bounds a mistake of ours.
-const ATTEMPTS_MAX: usize = 16;
+const ATTEMPTS_MAX: usize = 16 + failure::WAITS_MAX as usize;
 
 /// The proxy: takes requests of any connection.
 pub struct Proxy {

@@ -36,6 +36,11 @@ impl Wire {
         digest.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref::<Arc<Wire>>().cloned()
     }
 
+    /// Bytes have come that nobody has fetched.
+    pub(crate) fn has_unread(&self) -> bool {
+        rustix::io::ioctl_fionread(&self.socket).is_ok_and(|bytes| bytes > 0)
+    }
+
     /// Breaks the connection: whoever reads from it or writes to it fails.
     pub(crate) fn break_off(&self) {
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
@@ -47,7 +52,16 @@ impl Wire {
 struct Dialer {
     endpoint: Arc<Endpoint>,
     timeout: Duration,
+    /// `connections.max`, and the period that a new connection belongs to.
+    most: u32,
+    period: u64,
 }
+
+/// The endpoint has all the connections it may have. One of them is about to be free: every request holds a place.
+pub(super) const AT_LIMIT: ErrorType = ErrorType::Custom("ConnectionLimit");
+
+/// From one look for a free connection to the next.
+const AT_LIMIT_PAUSE: Duration = Duration::from_millis(2);
 
 #[async_trait]
 impl Connect for Dialer {
@@ -55,7 +69,10 @@ impl Connect for Dialer {
         let Some(address) = address.as_inet() else {
             return Err(Error::explain(ErrorType::InternalError, "not an internet address"));
         };
-        let counted = self.endpoint.connection_opened();
+        let Some(counted) = self.endpoint.connection_opened(self.most, self.period) else {
+            tokio::time::sleep(AT_LIMIT_PAUSE).await;
+            return Err(Error::explain(AT_LIMIT, "every connection is taken"));
+        };
         let socket = match tokio::time::timeout(self.timeout, TcpStream::connect(address)).await {
             Ok(Ok(socket)) => socket,
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
@@ -131,7 +148,8 @@ pub(crate) fn peer(
     let address = lease.address();
     let server_name = transport.tls.as_ref().map(|tls| tls.server_name.clone()).unwrap_or_default();
     let mut peer = HttpPeer::new(address, transport.tls.is_some(), server_name);
-    peer.group_key = group(transport, address, call.upgrade);
+    let (group, period) = group(transport, address, call.upgrade);
+    peer.group_key = group;
     let left = flow.left();
     let within = |bound: Duration| left.map_or(bound, |left| bound.min(left.max(Duration::from_millis(1))));
     let options = &mut peer.options;
@@ -154,8 +172,12 @@ pub(crate) fn peer(
     options.write_timeout = (shared || !call.bodyless).then(|| within(timeouts.idle));
     options.idle_timeout = Some(transport.connections.idle);
     options.max_h2_streams = usize::try_from(transport.connections.streams).unwrap_or(usize::MAX);
-    options.custom_l4 =
-        Some(Arc::new(Dialer { endpoint: lease.endpoint().clone(), timeout: within(timeouts.connect) }));
+    options.custom_l4 = Some(Arc::new(Dialer {
+        endpoint: lease.endpoint().clone(),
+        timeout: within(timeouts.connect),
+        most: transport.connections.max,
+        period,
+    }));
     if let Some(tls) = &transport.tls {
         options.verify_cert = tls.verify;
         options.verify_hostname = tls.verify;
@@ -168,18 +190,19 @@ pub(crate) fn peer(
 }
 
 /// Connections are shared by requests of the same group: same pool and identity, and opened in the same period, so that
-/// none is used for longer than its maximum age. Endpoints change periods at different times.
-fn group(transport: &Transport, address: std::net::SocketAddr, upgrade: bool) -> u64 {
+/// none is used for longer than its maximum age. Endpoints change periods at different times. With the key comes the period.
+fn group(transport: &Transport, address: std::net::SocketAddr, upgrade: bool) -> (u64, u64) {
     static BASE: LazyLock<Instant> = LazyLock::new(Instant::now);
     static KEYS: LazyLock<ahash::RandomState> = LazyLock::new(ahash::RandomState::new);
     let mut hasher = KEYS.build_hasher();
     transport.identity.hash(&mut hasher);
-    // An HTTP/2 connection is of no use to an upgrade.
-    (upgrade && transport.protocol == Protocol::Auto).hash(&mut hasher);
     address.hash(&mut hasher);
     let spread = hasher.finish();
     let age = u64::try_from(transport.connections.max_age.as_millis()).unwrap_or(u64::MAX).max(1);
     let now = u64::try_from(BASE.elapsed().as_millis()).unwrap_or(0);
-    (now.wrapping_add(spread % age) / age).hash(&mut hasher);
-    hasher.finish()
+    let period = now.wrapping_add(spread % age) / age;
+    period.hash(&mut hasher);
+    // An HTTP/2 connection is of no use to an upgrade.
+    (upgrade && transport.protocol == Protocol::Auto).hash(&mut hasher);
+    (hasher.finish(), period)
 }

@@ -8,7 +8,6 @@ use pingora_proxy::Session;
 
 use super::answer::begun;
 use super::ctx::Ctx;
-use super::flow::Expired;
 use super::gate::Gate;
 use crate::telemetry::access::{Durations, Entry};
 use crate::upstream::Outcome;
@@ -18,14 +17,16 @@ const CLIENT_GONE: u16 = 499;
 
 impl Gate {
     pub(super) fn record(&self, session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
-        let refused =
-            ctx.connection.as_ref().is_some_and(|connection| connection.refusal().is_some()) && ctx.route.is_none();
+        let refused = ctx.route.is_none() && ctx.refusal().is_some();
         let status = match begun(session) {
             Some(head) => head.status.as_u16(),
             None if ctx.status != 0 => ctx.status,
             None => CLIENT_GONE,
         };
         let request = session.req_header();
+        if ctx.upgraded && ctx.rejection.is_none() {
+            ctx.rejection = ctx.flow.expired().map(super::failure::rejection_of_expired);
+        }
         let gone = error.filter(|_| ctx.rejection.is_none()).map(ToString::to_string);
         let head = ctx.head(session);
         let protocol = match (ctx.http2, request.version) {
@@ -111,7 +112,7 @@ impl Drop for Ctx {
             self.rejection = expired.map(super::failure::rejection_of_expired);
         }
         if let Some(lease) = self.lease.take()
-            && matches!(expired, Some(Expired::Head | Expired::Idle | Expired::Request))
+            && self.flow.expired_by_upstream()
         {
             lease.report(Outcome::Timeout);
         }

@@ -7,11 +7,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::{Admin, HttpVersion, Listen, ListenProtocol, Settings};
+use super::{Admin, HttpVersion, Limits, Listen, ListenProtocol, Settings};
 use crate::problem::{Path, Problem};
 
 const ADDRESS_HELP: &str = "write `address:port` with an IP address: \"[::]:443\" (both families), \"127.0.0.1:8080\"";
 const ADMIN_HELP: &str = "write \"127.0.0.1:9090\" or \"unix:/run/tollgate/admin.sock\"";
+/// Far beyond any machine's cores.
+const THREADS_MAX: usize = 1024;
+const NAME_HELP: &str = "a name holds letters, digits, `-`, `_` and `.`, and no more than 64 of them";
 const NETWORK_HELP: &str = "write networks such as \"10.0.0.0/8\" or \"fdaa::/16\", or single addresses";
 
 impl Settings {
@@ -33,8 +36,7 @@ impl Settings {
                 error(at.at("name"), message, "give each listener a name of its own");
             }
             if !is_name(&listen.name) {
-                let help = "a name holds letters, digits, `-`, `_` and `.`, and no more than 64 of them";
-                error(at.at("name"), format!("`{}` is not a name", listen.name), help);
+                error(at.at("name"), format!("`{}` is not a name", listen.name), NAME_HELP);
             }
             listener(listen, &at, &mut error);
             address(&listen.address, at.at("address"), &listen.name, &mut addresses, &mut error);
@@ -44,6 +46,10 @@ impl Settings {
         }
         if let Some(admin) = &self.admin {
             check_admin(admin, &top.at("admin"), &mut addresses, &mut error);
+        }
+        if let Some(name) = self.node.name.as_deref().filter(|name| !is_name(name)) {
+            // It is a word of `Via` and `Proxy-Status`.
+            error(top.at("node").at("name"), format!("`{name}` is not a name"), NAME_HELP);
         }
         self.check_rest(&mut error);
     }
@@ -81,10 +87,38 @@ impl Settings {
         if self.routes.file.as_os_str().is_empty() {
             error(top.at("routes").at("file"), "the path is empty".to_owned(), "write the path of the document");
         }
+        if !is_level(&self.log.level) {
+            let help = "write error, warn, info, debug or trace, or filters such as \"info,tollgate::upstream=debug\"";
+            error(top.at("log").at("level"), format!("`{}` is not a log level", self.log.level), help);
+        }
+        if self.node.threads > THREADS_MAX {
+            let help = "leave the key out for one thread on each core";
+            error(top.at("node").at("threads"), format!("more than {THREADS_MAX} threads"), help);
+        }
+        self.check_limits(&top.at("limits"), error);
+    }
+
+    /// Limits that would let nothing through, and those beyond what the engine can honour.
+    fn check_limits(&self, at: &Path, error: &mut dyn FnMut(Path, String, &str)) {
+        let Limits { request_line, head, headers, http2, .. } = &self.limits;
         for (what, zero, unit) in self.nothing_allowed() {
             if zero {
-                let at = what.iter().fold(top.at("limits"), |at, step| at.at(step));
+                let at = what.iter().fold(at.clone(), |at, step| at.at(step));
                 error(at, "zero would let nothing through".to_owned(), unit);
+            }
+        }
+        let number = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        let (line, window) = (1 << 10..=64 << 10, 64 << 10..=(1 << 31) - 1);
+        for (what, value, range, help) in [
+            ("request_line", request_line.0, line, "write 1KiB to 64KiB"),
+            ("head", head.0, 1 << 10..=1 << 20, "write 1KiB to 1MiB"),
+            ("headers", number(*headers), 1..=256, "write 1 to 256"),
+            ("http2.stream_window", http2.stream_window.0, window.clone(), "write 64KiB to 2047MiB"),
+            ("http2.connection_window", http2.connection_window.0, window, "write 64KiB to 2047MiB"),
+        ] {
+            if value != 0 && !range.contains(&value) {
+                let at = what.split('.').fold(at.clone(), |at, step| at.at(step));
+                error(at, "the engine cannot honour this".to_owned(), help);
             }
         }
     }
@@ -184,6 +218,16 @@ fn collector(endpoint: &str, at: Path, error: &mut dyn FnMut(Path, String, &str)
         Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() => {}
         _ => error(at, format!("`{endpoint}` is not the URL of a collector"), help),
     }
+}
+
+/// Levels and filters of `tracing_subscriber::EnvFilter`. A bare word that is no level would be taken for the name of a
+/// module, and nothing else would be logged.
+fn is_level(filter: &str) -> bool {
+    let level = |text: &str| ["off", "error", "warn", "info", "debug", "trace"].contains(&text);
+    filter.split(',').all(|part| match part.split_once('=') {
+        Some((target, part)) => !target.trim().is_empty() && level(part.trim()),
+        None => level(part.trim()),
+    })
 }
 
 fn is_name(name: &str) -> bool {

@@ -1,8 +1,8 @@
 //! One endpoint of a pool: its counts, which outlive tables, specs and resolutions.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::eject::Outlier;
 use super::lease::StickyToken;
@@ -16,6 +16,8 @@ pub struct Endpoint {
     token: StickyToken,
     in_flight: AtomicUsize,
     connections: AtomicUsize,
+    /// The newest period of `connections.max_age`, and the open connections that began in it.
+    young: Mutex<(u64, usize)>,
     multiplexed: AtomicBool,
     pub(crate) requests: AtomicU64,
     pub(crate) failures: AtomicU64,
@@ -26,7 +28,10 @@ pub struct Endpoint {
 
 /// Counts one open connection until dropped.
 #[derive(Debug)]
-pub struct ConnectionGuard(Arc<Endpoint>);
+pub struct ConnectionGuard {
+    endpoint: Arc<Endpoint>,
+    period: u64,
+}
 
 impl Endpoint {
     pub(crate) fn new(pool: &str, address: SocketAddr) -> Endpoint {
@@ -35,6 +40,7 @@ impl Endpoint {
             token: StickyToken::of(pool, address),
             in_flight: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
+            young: Mutex::default(),
             multiplexed: AtomicBool::new(false),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -61,10 +67,25 @@ impl Endpoint {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// Counts a connection as open until the guard drops.
-    pub fn connection_opened(self: &Arc<Self>) -> ConnectionGuard {
+    /// Counts a connection as open until the guard drops; `None` if `most` (0: any number) are open that may take requests.
+    /// Those of an earlier period take none any more and do not stand in the way of their successors.
+    pub fn connection_opened(self: &Arc<Self>, most: u32, period: u64) -> Option<ConnectionGuard> {
+        let mut young = self.young.lock().unwrap_or_else(PoisonError::into_inner);
+        if young.0 != period {
+            *young = (period, 0);
+        }
+        if most > 0 && young.1 >= most as usize {
+            return None;
+        }
+        young.1 += 1;
         self.connections.fetch_add(1, Ordering::Relaxed);
-        ConnectionGuard(self.clone())
+        Some(ConnectionGuard { endpoint: self.clone(), period })
+    }
+
+    /// Counts a connection of our own calls (`exchange`), which take none from requests.
+    pub fn connection_counted(self: &Arc<Self>) -> ConnectionGuard {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        ConnectionGuard { endpoint: self.clone(), period: u64::MAX }
     }
 
     /// With `protocol = "auto"`: whether the endpoint chose HTTP/2, so that one connection carries many requests.
@@ -105,12 +126,16 @@ impl Endpoint {
 
 impl ConnectionGuard {
     pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.0
+        &self.endpoint
     }
 }
 
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        let mut young = self.endpoint.young.lock().unwrap_or_else(PoisonError::into_inner);
+        if young.0 == self.period {
+            young.1 = young.1.saturating_sub(1);
+        }
+        self.endpoint.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -134,7 +134,7 @@ async fn converse(
     lease.endpoint().negotiated(protocol);
     let wire = Wire::open(stream, protocol).await.map_err(|error| connect(&error))?;
     let now = Instant::now();
-    let open = lease.endpoint().connection_opened();
+    let open = lease.endpoint().connection_counted();
     let mut fresh = KeptWire { address, identity: transport.identity, born: now, since: now, wire, open };
     let outgoing = outgoing(request, transport, address, fresh.wire.is_h2())?;
     match fresh.wire.send(outgoing).await {

@@ -20,6 +20,7 @@ use super::members::Members;
 use super::pick::Pick;
 use super::spec::Spec;
 use super::standing::Standing;
+use super::tier::Plan;
 use crate::telemetry::UpstreamMetrics;
 
 /// The endpoints of an upstream.
@@ -124,7 +125,13 @@ impl Pool {
         let members = self.members.load();
         let now = self.now();
         let ejects = members.ejects();
-        let member = members.list.iter().find(|member| {
+        // Tiers and regions come first: a cookie from a time of need does not keep a client in the second best.
+        let rank = match members.plan(now) {
+            Plan::Healthy { from } | Plan::Panic { from } => members.ranks.get(from).cloned().unwrap_or_default(),
+            Plan::Everyone => 0..members.list.len(),
+            Plan::Nobody => 0..0,
+        };
+        let member = members.list.get(rank).unwrap_or_default().iter().find(|member| {
             member.endpoint.token() == token
                 && member.healthy_weight(ejects, now) > 0
                 && !tried.contains(&member.endpoint.address())

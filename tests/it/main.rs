@@ -6,6 +6,7 @@
 mod kit;
 
 mod balancing;
+mod blame;
 mod change;
 mod cli;
 mod codes;

@@ -86,6 +86,11 @@ pub(crate) struct Watch {
     control: PerMinute,
     /// The stream whose header block is open, and its CONTINUATION frames so far.
     block: Option<(u32, u32)>,
+    /// Since when a head is on its way, from its HEADERS frame to the last byte of its block.
+    head_since: Option<Instant>,
+    /// Streams whose head has come whole, and the highest of them.
+    heads: u32,
+    highest: u32,
     /// Requests that no PRIORITY or PRIORITY_UPDATE has been set against.
     priorities: u32,
     /// Bytes sent that no WINDOW_UPDATE has been set against.
@@ -101,6 +106,9 @@ impl Watch {
             resets: PerMinute::new(limits.resets_per_minute),
             control: PerMinute::new(limits.control_per_minute),
             block: None,
+            head_since: None,
+            heads: 0,
+            highest: 0,
             priorities: 0,
             update_credit: 0,
         }
@@ -123,7 +131,15 @@ impl Watch {
         while let Some(event) = self.frames.next(&mut bytes) {
             self.judge(event, now)?;
         }
+        if self.block.is_none() && !self.frames.is_within() {
+            self.head_since = None;
+        }
         Ok(())
+    }
+
+    /// Since when a head is on its way.
+    pub(crate) fn head_since(&self) -> Option<Instant> {
+        self.head_since
     }
 
     /// So many bytes went to the client: they earn it WINDOW_UPDATEs.
@@ -141,12 +157,20 @@ impl Watch {
         if head.length > FRAME_MAX {
             return Err(Breach::FrameSize);
         }
+        if self.block.is_none() {
+            self.head_since = (head.kind == Kind::Headers).then_some(now);
+        }
         match (self.block, head.kind) {
             (Some((stream, count)), Kind::Continuation) if stream == head.stream => {
                 if count >= self.continuations_max {
                     return Err(Breach::Continuations);
                 }
-                self.block = if head.ends_headers() { None } else { Some((stream, count + 1)) };
+                if head.ends_headers() {
+                    self.block = None;
+                    self.head_ended(stream);
+                } else {
+                    self.block = Some((stream, count + 1));
+                }
                 return Ok(());
             }
             (Some(_), _) | (None, Kind::Continuation) => return Err(Breach::HeaderBlock),
@@ -154,7 +178,9 @@ impl Watch {
         }
         match head.kind {
             Kind::Headers => {
-                if !head.ends_headers() {
+                if head.ends_headers() {
+                    self.head_ended(head.stream);
+                } else {
                     self.block = Some((head.stream, 0));
                 }
                 self.priorities = self.priorities.saturating_add(1);
@@ -187,6 +213,19 @@ impl Watch {
             Kind::Priority | Kind::WindowUpdate | Kind::Ping | Kind::Other => self.control(now),
             Kind::Continuation => Err(Breach::HeaderBlock),
         }
+    }
+
+    /// Trailers end no second head.
+    fn head_ended(&mut self, stream: u32) {
+        if stream > self.highest {
+            self.highest = stream;
+            self.heads = self.heads.saturating_add(1);
+        }
+    }
+
+    /// Streams whose head has come whole.
+    pub(crate) fn heads(&self) -> u32 {
+        self.heads
     }
 
     fn control(&mut self, now: Instant) -> Result<(), Breach> {

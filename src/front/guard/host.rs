@@ -6,7 +6,7 @@ use super::chars::is_name_byte;
 
 /// A host that is legal, borrowed from the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Host<'a> {
+pub(crate) struct Host<'a> {
     pub name: &'a [u8],
     pub port: Option<u16>,
 }
@@ -14,7 +14,7 @@ pub(super) struct Host<'a> {
 impl<'a> Host<'a> {
     /// Narrower than `uri-host [":" port]` of RFC 9110 7.2: no percent-codes, no sub-delims, no empty port, no zone. Nothing
     /// that names a service needs them, and parsers differ about them.
-    pub(super) fn parse(bytes: &'a [u8]) -> Option<Host<'a>> {
+    pub(crate) fn parse(bytes: &'a [u8]) -> Option<Host<'a>> {
         let (name, port) = if bytes.first() == Some(&b'[') {
             let end = memchr::memchr(b']', bytes)?;
             let address = std::str::from_utf8(bytes.get(1..end)?).ok()?;
@@ -34,7 +34,7 @@ impl<'a> Host<'a> {
     }
 
     /// Whether both name the same place for a scheme of this default port.
-    pub(super) fn same_as(&self, other: &Host<'_>, default_port: u16) -> bool {
+    pub(crate) fn same_as(&self, other: &Host<'_>, default_port: u16) -> bool {
         self.name.eq_ignore_ascii_case(other.name)
             && self.port.unwrap_or(default_port) == other.port.unwrap_or(default_port)
     }

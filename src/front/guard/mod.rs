@@ -25,6 +25,7 @@ pub mod fuzz;
 mod tests;
 
 pub(crate) use head::HeadLimits;
+pub(crate) use host::Host;
 
 /// Why a request is refused. The cause goes to the log, never to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -26,6 +26,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeStream<S> {
 
     /// Bounds the time a client may refuse to take bytes.
     fn bound_write<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.connection.write_waits(result.is_pending());
         if result.is_ready() {
             self.write_waiting = None;
             return result;

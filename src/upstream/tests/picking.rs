@@ -51,7 +51,7 @@ async fn counts_survive_a_change_of_weight_balance_and_neighbours() {
     let pools = pools();
     let pool = adopt(&pools, "address = [{ to = '127.0.0.1:1' }]");
     let lease = pool.pick(None, &[]).unwrap();
-    let connection = lease.endpoint().connection_opened();
+    let connection = lease.endpoint().connection_counted();
     adopt(
         &pools,
         "balance = 'random'\naddress = [{ to = '127.0.0.1:1', weight = 7, tier = 2 }, { to = '127.0.0.1:2', tier = 2 }]",
@@ -197,7 +197,7 @@ async fn a_cookie_leads_back_to_its_endpoint_until_that_is_out() {
     let pool = adopt(
         &pools,
         "eject = {}\nsticky = { cookie = 'c' }\naddress = [
-        { to = '127.0.0.1:1' }, { to = '127.0.0.1:2' }, { to = '127.0.0.1:3', tier = 2 }]",
+        { to = '127.0.0.1:1' }, { to = '127.0.0.1:2' }, { to = '127.0.0.1:3' }]",
     );
     let token = pool.pick(None, &[address("127.0.0.1:1"), address("127.0.0.1:2")]).unwrap().sticky_token();
     for _ in 0..20 {
@@ -207,6 +207,19 @@ async fn a_cookie_leads_back_to_its_endpoint_until_that_is_out() {
     kill(&pool, "127.0.0.1:3");
     assert_ne!(pool.pick_sticky(token, None, &[]).unwrap().address(), address("127.0.0.1:3"));
     assert_eq!(spec("address = '127.0.0.1:1'\nsticky = { cookie = 'c' }").sticky().unwrap().cookie, "c");
+}
+
+#[tokio::test]
+async fn a_cookie_from_a_time_of_need_does_not_keep_a_client_in_a_later_tier() {
+    let pools = pools();
+    let pool = adopt(
+        &pools,
+        "eject = {}\nsticky = { cookie = 'c' }\naddress = [{ to = '127.0.0.1:1' }, { to = '127.0.0.1:2', tier = 2 }]",
+    );
+    let token = pool.pick(None, &[address("127.0.0.1:1")]).unwrap().sticky_token();
+    assert_eq!(pool.pick_sticky(token, None, &[]).unwrap().address(), address("127.0.0.1:1"));
+    kill(&pool, "127.0.0.1:1");
+    assert_eq!(pool.pick_sticky(token, None, &[]).unwrap().address(), address("127.0.0.1:2"));
 }
 
 #[tokio::test]

@@ -126,6 +126,11 @@ impl Frames {
         }
     }
 
+    /// Whether a frame has come in part.
+    pub(super) fn is_within(&self) -> bool {
+        self.held_len > 0 || self.skip > 0 || self.reading.is_some()
+    }
+
     /// Takes bytes until `wanted` of them are held; then the next ones start over.
     fn hold(&mut self, bytes: &mut &[u8], wanted: usize) -> Option<()> {
         let n = wanted.saturating_sub(self.held_len).min(bytes.len());
