@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
+use super::example::Example;
 use super::{Exit, demo, print, run};
 use crate::tasks::Tasks;
 
@@ -25,6 +26,9 @@ pub(super) struct Args {
     /// Port of the health listener.
     #[arg(long, value_name = "PORT", default_value_t = 9100)]
     health: u16,
+    /// Run a system of `examples/` instead: its services and its routes.
+    #[arg(long, value_name = "NAME", value_enum)]
+    example: Option<Example>,
     /// Directory for routes, certificates and logs. Default: `tollgate/dev` in the user's state directory.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -34,7 +38,8 @@ pub(super) fn run(args: &Args) -> Exit {
     if let Err(message) = check_ports(args) {
         return run::failed(&message);
     }
-    let place = match Place::open(args.dir.clone()) {
+    let name = args.example.map_or_else(|| "dev".to_owned(), |example| format!("dev-{}", example.name()));
+    let place = match Place::open(args.dir.clone().unwrap_or_else(|| default_dir(&name))) {
         Ok(place) => place,
         Err(error) => return run::failed(&error),
     };
@@ -45,9 +50,14 @@ pub(super) fn run(args: &Args) -> Exit {
 async fn start(args: &Args, place: &Place) -> Result<Exit, Exit> {
     let tasks = Tasks::default();
     let failed = |error: io::Error| run::failed(&error);
-    let blue = demo::start("blue", &tasks).await.map_err(failed)?;
-    let green = demo::start("green", &tasks).await.map_err(failed)?;
-    place.write(args, blue, green).map_err(failed)?;
+    let routes = match args.example {
+        Some(example) => example.start(&tasks).await.map_err(failed)?,
+        None => {
+            let blue = demo::start("blue", &tasks).await.map_err(failed)?;
+            routes_text(blue, demo::start("green", &tasks).await.map_err(failed)?)
+        }
+    };
+    place.write(args, &routes).map_err(failed)?;
     let settings = run::settings(&place.settings())?;
     // To standard output: the log goes the other way.
     let exit = run::serve(settings, None, || _ = print(&place.invitation(args))).await;
@@ -61,8 +71,7 @@ struct Place {
 }
 
 impl Place {
-    fn open(dir: Option<PathBuf>) -> io::Result<Place> {
-        let dir = dir.unwrap_or_else(default_dir);
+    fn open(dir: PathBuf) -> io::Result<Place> {
         std::fs::create_dir_all(&dir)?;
         Ok(Place { dir: dir.canonicalize()? })
     }
@@ -83,19 +92,19 @@ impl Place {
         self.dir.join("state").join("local-ca.pem")
     }
 
-    fn write(&self, args: &Args, blue: SocketAddr, green: SocketAddr) -> io::Result<()> {
-        // Routes name the ports of this run's demo server, so they are new; what was edited is not lost.
+    fn write(&self, args: &Args, routes: &str) -> io::Result<()> {
+        // Routes name the ports of this run's services, so they are new; what was edited is not lost.
         match std::fs::rename(self.routes(), self.dir.join("routes.before.toml")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        std::fs::write(self.routes(), routes_text(blue, green))?;
+        std::fs::write(self.routes(), routes)?;
         std::fs::write(self.settings(), self.settings_text(args))
     }
 
     fn settings_text(&self, args: &Args) -> String {
         let quoted = |path: &Path| toml::Value::String(path.display().to_string()).to_string();
-        let Args { http, https, admin, health, dir: _ } = args;
+        let Args { http, https, admin, health, example: _, dir: _ } = args;
         format!(
             "# Written by `tollgate dev` at every start.\n\
              format = 1\n\
@@ -125,20 +134,26 @@ impl Place {
     }
 
     fn invitation(&self, args: &Args) -> String {
-        let Args { http, https, admin, health, dir: _ } = args;
+        let Args { http, https, admin, health, example, dir: _ } = args;
         let (ca, routes, access) = (self.ca(), self.routes(), self.access_log());
         let (ca, routes, access) = (ca.display(), routes.display(), access.display());
+        let attempts = match example {
+            Some(example) => example.try_this(*http),
+            None => format!(
+                "  curl --cacert {ca} https://localhost:{https}/hello/you\n  \
+                 curl http://localhost:{http}/headers                 what the server behind the gateway sees\n  \
+                 curl http://localhost:{http}/users/7                 a rewritten path\n  \
+                 curl -N http://localhost:{http}/stream               server-sent events\n  \
+                 curl -i http://localhost:{http}/teapot               an answer of the gateway itself\n  \
+                 curl -X POST --data-binary @FILE http://localhost:{http}/echo\n"
+            ),
+        };
         format!(
             "\n\
              Tollgate is up: https://localhost:{https} and http://localhost:{http}\n\
              \n\
-             Try\n  \
-               curl --cacert {ca} https://localhost:{https}/hello/you\n  \
-               curl http://localhost:{http}/headers                 what the server behind the gateway sees\n  \
-               curl http://localhost:{http}/users/7                 a rewritten path\n  \
-               curl -N http://localhost:{http}/stream               server-sent events\n  \
-               curl -i http://localhost:{http}/teapot               an answer of the gateway itself\n  \
-               curl -X POST --data-binary @FILE http://localhost:{http}/echo\n\
+             Try\n\
+             {attempts}\
              \n\
              Change the routes while it runs\n  \
                {routes}\n\
@@ -159,18 +174,18 @@ fn routes_text(blue: SocketAddr, green: SocketAddr) -> String {
 }
 
 /// XDG's place for state that should survive, else the system's place for what need not.
-fn default_dir() -> PathBuf {
+fn default_dir(name: &str) -> PathBuf {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("XDG_STATE_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
         .unwrap_or_else(std::env::temp_dir)
         .join("tollgate")
-        .join("dev")
+        .join(name)
 }
 
 /// A message that names the port and the flag, before anything is started.
 fn check_ports(args: &Args) -> Result<(), String> {
-    let Args { http, https, admin, health, dir: _ } = *args;
+    let Args { http, https, admin, health, example: _, dir: _ } = *args;
     for (flag, port) in [("--http", http), ("--https", https), ("--admin", admin), ("--health", health)] {
         if let Err(error) = TcpListener::bind(("127.0.0.1", port)) {
             return Err(match error.kind() {
@@ -193,7 +208,7 @@ mod tests {
     use crate::upstream::Pools;
 
     fn args() -> Args {
-        Args { http: 0, https: 0, admin: 0, health: 0, dir: None }
+        Args { http: 0, https: 0, admin: 0, health: 0, example: None, dir: None }
     }
 
     #[test]
@@ -208,11 +223,11 @@ mod tests {
     #[test]
     fn keeps_edited_routes_beside_the_new_ones() {
         let dir = tempfile::tempdir().unwrap();
-        let place = Place::open(Some(dir.path().join("new"))).unwrap();
+        let place = Place::open(dir.path().join("new")).unwrap();
         let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
-        place.write(&args(), address, address).unwrap();
+        place.write(&args(), &routes_text(address, address)).unwrap();
         std::fs::write(place.routes(), "edited").unwrap();
-        place.write(&args(), address, address).unwrap();
+        place.write(&args(), &routes_text(address, address)).unwrap();
         assert_eq!(std::fs::read_to_string(place.dir.join("routes.before.toml")).unwrap(), "edited");
         assert!(std::fs::read_to_string(place.routes()).unwrap().contains("\"127.0.0.1:1\""));
     }
@@ -221,8 +236,9 @@ mod tests {
     async fn writes_settings_and_routes_that_are_right() {
         let dir = tempfile::tempdir().unwrap();
         // A path that needs quoting.
-        let place = Place::open(Some(dir.path().join("it's \"new\""))).unwrap();
-        place.write(&args(), "127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap()).unwrap();
+        let place = Place::open(dir.path().join("it's \"new\"")).unwrap();
+        let routes = routes_text("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
+        place.write(&args(), &routes).unwrap();
         let text = std::fs::read_to_string(place.settings()).unwrap();
         let (settings, problems) = config::read::settings(&text, &References::symbolic(), &[]);
         assert_eq!(problems, []);

@@ -9,6 +9,7 @@ mod check;
 mod completion;
 mod demo;
 mod dev;
+mod example;
 mod explain;
 mod load;
 mod routes;
