@@ -6,7 +6,7 @@ use http::Version;
 use http::header::VIA;
 use pingora_proxy::Session;
 
-use super::client::strip;
+use super::client::{scheme, strip};
 use super::ctx::{Ctx, asked_host};
 use super::gate::Gate;
 use crate::facts::{host, path};
@@ -26,6 +26,7 @@ impl Gate {
         let headers = &session.req_header().headers;
         ctx.trusted = self.trusted.contains(ctx.client);
         ctx.client = self.trusted.client(ctx.client, headers);
+        ctx.scheme = scheme(headers).filter(|_| ctx.trusted);
         let begun = self.telemetry.begin(headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()));
         (ctx.trace, ctx.parent_span) = (begun.context, begun.parent);
         Ok(())

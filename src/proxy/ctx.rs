@@ -41,6 +41,8 @@ pub(crate) struct Ctx {
     pub(crate) attempt_trace: Option<TraceContext>,
     pub(crate) attempt_spans: Vec<Attempt>,
     pub(crate) client: IpAddr,
+    /// How the client asked, by the word of a trusted peer.
+    pub(crate) scheme: Option<Scheme>,
     /// The peer's forwarding headers are believed.
     pub(crate) trusted: bool,
     /// Only until a route is found.
@@ -125,6 +127,7 @@ impl Ctx {
             attempt_trace: None,
             attempt_spans: Vec::new(),
             client,
+            scheme: None,
             trusted: false,
             table: None,
             revision: None,
@@ -189,10 +192,10 @@ impl Ctx {
         let connection = self.connection.as_deref();
         Head {
             method: &request.method,
-            scheme: match connection.is_some_and(|connection| connection.listener.tls) {
+            scheme: self.scheme.unwrap_or(match connection.is_some_and(|connection| connection.listener.tls) {
                 true => Scheme::Https,
                 false => Scheme::Http,
-            },
+            }),
             host: self.host.as_deref().unwrap_or_else(|| asked_host(session)),
             path: self.path.as_deref().unwrap_or_else(|| request.uri.path()),
             query: request.uri.query(),
