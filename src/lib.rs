@@ -10,6 +10,7 @@ pub mod gateway;
 pub mod policy;
 pub mod problem;
 pub mod proxy;
+pub mod proxy_protocol;
 pub mod rejection;
 pub mod routes;
 pub mod scalar;

@@ -29,6 +29,10 @@ pub struct Upstream {
     /// Speak TLS to the endpoints. `{}` verifies the name of the address against the system's roots.
     #[serde(default)]
     pub tls: Option<UpstreamTls>,
+    /// Begin every connection with a PROXY header that names the client, `v1` or `v2`. Each client then has connections of
+    /// its own. Default: none.
+    #[serde(default)]
+    pub proxy_protocol: Option<ProxyVersion>,
     /// Limits on connections to each endpoint.
     #[serde(default)]
     pub connections: Connections,
@@ -87,6 +91,16 @@ pub enum Balance {
     Random,
     /// The same key goes to the same endpoint (`hash_by`).
     Hash,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// A cookie that keeps a client on one endpoint.

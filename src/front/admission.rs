@@ -31,7 +31,8 @@ pub(crate) enum Denied {
 #[derive(Debug)]
 pub(crate) struct Permit {
     admission: Arc<Admission>,
-    key: u64,
+    /// Under which it is counted; `None` until a proxy has said who connected.
+    key: Option<u64>,
 }
 
 impl Admission {
@@ -46,22 +47,27 @@ impl Admission {
     }
 
     pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Permit, Denied> {
+        let mut permit = self.admit_unknown()?;
+        permit.count(address)?;
+        Ok(permit)
+    }
+
+    /// A place for a connection whose client is not known yet.
+    pub(crate) fn admit_unknown(self: &Arc<Self>) -> Result<Permit, Denied> {
         if self.total.fetch_add(1, Ordering::AcqRel) >= self.total_max {
             self.total.fetch_sub(1, Ordering::AcqRel);
             return Err(Denied::Connections);
         }
-        let key = self.hasher.hash_one(network(address));
-        let admitted = self.shard(key, |counts| {
+        Ok(Permit { admission: self.clone(), key: None })
+    }
+
+    fn enter(&self, key: u64) -> bool {
+        self.shard(key, |counts| {
             let count = counts.entry(key).or_default();
             let room = *count < self.per_address_max;
             *count += usize::from(room);
             room
-        });
-        if admitted {
-            return Ok(Permit { admission: self.clone(), key });
-        }
-        self.total.fetch_sub(1, Ordering::AcqRel);
-        Err(Denied::Address)
+        })
     }
 
     #[cfg(test)]
@@ -77,14 +83,27 @@ impl Admission {
     }
 }
 
+impl Permit {
+    /// Counts the connection under its client's address, once that is known.
+    pub(crate) fn count(&mut self, address: IpAddr) -> Result<(), Denied> {
+        let key = self.admission.hasher.hash_one(network(address));
+        if self.key.is_some() || !self.admission.enter(key) {
+            return Err(Denied::Address);
+        }
+        self.key = Some(key);
+        Ok(())
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         self.admission.total.fetch_sub(1, Ordering::AcqRel);
-        self.admission.shard(self.key, |counts| {
-            if let Some(count) = counts.get_mut(&self.key) {
+        let Some(key) = self.key else { return };
+        self.admission.shard(key, |counts| {
+            if let Some(count) = counts.get_mut(&key) {
                 *count -= 1;
                 if *count == 0 {
-                    counts.remove(&self.key);
+                    counts.remove(&key);
                 }
             }
         });

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::BytesMut;
+use ipnet::IpNet;
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v1::server::HttpSession as H1Session;
@@ -28,6 +29,7 @@ use super::guard::{HeadLimits, Refusal, Sniff, sniff};
 use super::h2_head;
 use super::io::ClientIo;
 use super::patience::Patience;
+use super::proxy_header;
 use super::stream::{DRAIN_LINGER, EdgeStream, Protocol};
 use crate::rejection::Code;
 use crate::settings::{HttpVersion, Limits, Listen};
@@ -44,6 +46,8 @@ const LATE_STREAM_LOOKS: u32 = 20;
 pub(crate) struct Door<A> {
     pub(crate) info: Arc<ListenerInfo>,
     pub(crate) tls: Option<(Arc<ServerConfig>, Arc<Certificates>)>,
+    /// Who begins every connection with a PROXY header.
+    pub(crate) proxies: Vec<IpNet>,
     pub(crate) h1: bool,
     pub(crate) h2: bool,
     pub(crate) limits: Arc<Limits>,
@@ -62,25 +66,66 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
 
     /// A place for a connection, or the reason why it is closed at once.
     pub(crate) fn admit(&self, peer: SocketAddr) -> Option<Permit> {
-        match self.admission.admit(peer.ip()) {
+        let admitted = match self.is_proxy(peer) {
+            true => self.admission.admit_unknown(),
+            false => self.admission.admit(peer.ip()),
+        };
+        match admitted {
             Ok(permit) => {
                 self.telemetry.metrics.front.accepted.inc();
                 Some(permit)
             }
             Err(why) => {
-                self.telemetry.metrics.front.refused(match why {
-                    Denied::Connections => Refused::Connections,
-                    Denied::Address => Refused::ConnectionsPerAddress,
-                });
+                self.deny(why);
                 None
             }
         }
     }
 
+    fn deny(&self, why: Denied) {
+        self.telemetry.metrics.front.refused(match why {
+            Denied::Connections => Refused::Connections,
+            Denied::Address => Refused::ConnectionsPerAddress,
+        });
+    }
+
+    fn is_proxy(&self, peer: SocketAddr) -> bool {
+        let address = peer.ip().to_canonical();
+        self.proxies.iter().any(|network| network.contains(&address))
+    }
+
+    /// Who connected, by the word of the load balancer in front. `None`: there is no such word, or no room for that client.
+    async fn client_of(&self, socket: &mut TcpStream, proxy: SocketAddr, permit: &mut Permit) -> Option<SocketAddr> {
+        let reading = tokio::time::timeout(self.limits.handshake_timeout.0, proxy_header::receive(socket));
+        let client = match self.unless_draining(reading).await? {
+            Ok(Ok(source)) => source.unwrap_or(proxy),
+            Ok(Err(error)) => return self.break_off(proxy, &error.to_string()),
+            Err(_) => return self.break_off(proxy, "no PROXY header in time"),
+        };
+        match permit.count(client.ip()) {
+            Ok(()) => Some(client),
+            Err(why) => {
+                self.deny(why);
+                None
+            }
+        }
+    }
+
+    fn break_off<T>(&self, proxy: SocketAddr, why: &str) -> Option<T> {
+        self.telemetry.metrics.front.refused(Refused::ProxyHeader);
+        tracing::debug!(%proxy, listener = %self.info.name, why, "closed: a connection without its PROXY header");
+        None
+    }
+
     /// The whole life of one connection.
-    pub(crate) async fn serve(self: Arc<Self>, socket: TcpStream, peer: SocketAddr) {
+    pub(crate) async fn serve(self: Arc<Self>, mut socket: TcpStream, mut peer: SocketAddr, permit: &mut Permit) {
+        if self.is_proxy(peer) {
+            let Some(client) = self.client_of(&mut socket, peer, permit).await else { return };
+            peer = client;
+        }
+        let Ok(local) = socket.local_addr() else { return };
         let Some((config, certificates)) = &self.tls else {
-            let connection = Arc::new(Connection::new(self.info.clone(), peer, None));
+            let connection = Arc::new(Connection::new(self.info.clone(), peer, local, None));
             return self.speak_cleartext(socket, connection).await;
         };
         let bound = self.limits.handshake_timeout.0;
@@ -115,7 +160,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
         if !h2 && !self.h1 {
             return tracing::debug!(%peer, "the client did not agree on HTTP/2");
         }
-        let connection = Arc::new(Connection::new(self.info.clone(), peer, Some(facts)));
+        let connection = Arc::new(Connection::new(self.info.clone(), peer, local, Some(facts)));
         self.run(stream, connection, h2, BytesMut::new()).await;
     }
 

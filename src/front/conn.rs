@@ -35,8 +35,10 @@ pub(crate) struct TlsFacts {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) listener: Arc<ListenerInfo>,
-    /// Who connected, before any trusted proxy is believed.
+    /// Who connected, before any trusted proxy is believed; behind a PROXY header, who that names.
     pub(crate) peer: SocketAddr,
+    /// Where it was accepted.
+    pub(crate) local: SocketAddr,
     pub(crate) tls: Option<TlsFacts>,
     pub(crate) accepted: Instant,
     /// Requests begun on it.
@@ -74,10 +76,16 @@ pub(crate) enum Turn {
 }
 
 impl Connection {
-    pub(crate) fn new(listener: Arc<ListenerInfo>, peer: SocketAddr, tls: Option<TlsFacts>) -> Connection {
+    pub(crate) fn new(
+        listener: Arc<ListenerInfo>,
+        peer: SocketAddr,
+        local: SocketAddr,
+        tls: Option<TlsFacts>,
+    ) -> Connection {
         Connection {
             listener,
             peer,
+            local,
             tls,
             accepted: Instant::now(),
             requests: AtomicU32::new(0),

@@ -61,17 +61,17 @@ pub(crate) async fn accept<A: HttpServerApp + Send + Sync + 'static>(
                 continue;
             }
         };
-        let Some(permit) = door.admit(peer) else { continue };
+        let Some(mut permit) = door.admit(peer) else { continue };
         let _ = socket.set_nodelay(true);
         let door = door.clone();
         let force = force.child_token();
         let open = OpenGauge::new(&door);
         connections.spawn(async move {
-            let (_permit, _open) = (permit, open);
+            let _open = open;
             tokio::select! {
                 biased;
                 () = force.cancelled() => {}
-                () = door.serve(socket, peer) => {}
+                () = door.serve(socket, peer, &mut permit) => {}
             }
         });
     }

@@ -10,6 +10,7 @@ pub mod handover;
 mod io;
 pub(crate) mod listener;
 mod patience;
+mod proxy_header;
 mod stream;
 mod timer;
 

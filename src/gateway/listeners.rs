@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use ipnet::IpNet;
 use tokio::sync::watch;
 
 use super::{Gateway, StartError};
@@ -160,6 +161,7 @@ impl Gateway {
             let door = Arc::new(Door {
                 info: Arc::new(ListenerInfo { name: listen.name.as_str().into(), tls: tls.is_some() }),
                 tls,
+                proxies: listen.proxy_protocol.iter().flat_map(|proxies| networks(&proxies.from.0)).collect(),
                 h1,
                 h2,
                 limits: limits.clone(),
@@ -215,6 +217,12 @@ impl Gateway {
             }
         }));
     }
+}
+
+/// Networks of the settings, which were checked when they were read; single addresses are networks of one.
+fn networks(texts: &[String]) -> impl Iterator<Item = IpNet> + '_ {
+    let parse = |text: &String| text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+    texts.iter().filter_map(parse)
 }
 
 /// One CA for all listeners, opened when the first one needs it.

@@ -1,5 +1,6 @@
 //! Attempts: which pool, which endpoint, and what its answer means.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -110,7 +111,11 @@ impl Gate {
         if lease.transport().protocol != Protocol::H2 && upgrade {
             hold_body(session, ctx);
         }
-        let call = Call { bodyless: session.as_mut().is_body_empty(), upgrade };
+        let client = ctx.connection.as_ref().map(|connection| {
+            let port = if ctx.client == connection.ip() { connection.peer.port() } else { 0 };
+            (SocketAddr::new(ctx.client, port), connection.local)
+        });
+        let call = Call { client, bodyless: session.as_mut().is_body_empty(), upgrade };
         let peer = peer(&lease, call, &route.timeout, &ctx.flow, &self.material);
         ctx.lease = Some(lease);
         Ok(peer)

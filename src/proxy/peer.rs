@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -16,10 +17,12 @@ use pingora_core::upstreams::peer::{ALPN, HttpPeer};
 use pingora_core::utils::tls::{CertKey, WrappedX509, parse_x509};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::flow::Flow;
 use crate::config::Protocol;
+use crate::proxy_protocol;
 use crate::routes::Timeouts;
 use crate::upstream::{ConnectionGuard, Endpoint, Lease, Transport};
 
@@ -55,6 +58,8 @@ struct Dialer {
     /// `connections.max`, and the period that a new connection belongs to.
     most: u32,
     period: u64,
+    /// The PROXY header that goes first.
+    header: Option<Box<[u8]>>,
 }
 
 /// The endpoint has all the connections it may have. One of them is about to be free: every request holds a place.
@@ -81,6 +86,12 @@ impl Connect for Dialer {
             Ok(Err(error)) => return Err(Error::because(ErrorType::ConnectError, "connecting", error)),
             Err(elapsed) => return Err(Error::because(ErrorType::ConnectTimedout, "connecting", elapsed)),
         };
+        let mut socket = socket;
+        if let Some(header) = &self.header {
+            let sent = tokio::time::timeout(self.timeout, socket.write_all(header)).await;
+            sent.map_err(|elapsed| Error::because(ErrorType::ConnectTimedout, "sending the PROXY header", elapsed))?
+                .map_err(|error| Error::because(ErrorType::ConnectError, "sending the PROXY header", error))?;
+        }
         let handle = socket
             .as_fd()
             .try_clone_to_owned()
@@ -132,6 +143,8 @@ const H2_PING: Duration = Duration::from_secs(10);
 /// What about a request matters to its connection.
 #[derive(Clone, Copy)]
 pub(crate) struct Call {
+    /// Who asks, and where it connected to: for a PROXY header.
+    pub(crate) client: Option<(SocketAddr, SocketAddr)>,
     pub(crate) bodyless: bool,
     pub(crate) upgrade: bool,
 }
@@ -148,7 +161,8 @@ pub(crate) fn peer(
     let address = lease.address();
     let server_name = transport.tls.as_ref().map(|tls| tls.server_name.clone()).unwrap_or_default();
     let mut peer = HttpPeer::new(address, transport.tls.is_some(), server_name);
-    let (group, period) = group(transport, address, call.upgrade);
+    let announced = transport.announces.zip(call.client);
+    let (group, period) = group(transport, address, call.upgrade, announced.map(|(_, (source, _))| source));
     peer.group_key = group;
     let left = flow.left();
     let within = |bound: Duration| left.map_or(bound, |left| bound.min(left.max(Duration::from_millis(1))));
@@ -177,6 +191,7 @@ pub(crate) fn peer(
         timeout: within(timeouts.connect),
         most: transport.connections.max,
         period,
+        header: announced.map(|(version, pair)| proxy_protocol::write(version, Some(pair)).into()),
     }));
     if let Some(tls) = &transport.tls {
         options.verify_cert = tls.verify;
@@ -191,7 +206,7 @@ pub(crate) fn peer(
 
 /// Connections are shared by requests of the same group: same pool and identity, and opened in the same period, so that
 /// none is used for longer than its maximum age. Endpoints change periods at different times. With the key comes the period.
-fn group(transport: &Transport, address: std::net::SocketAddr, upgrade: bool) -> (u64, u64) {
+fn group(transport: &Transport, address: SocketAddr, upgrade: bool, announced: Option<SocketAddr>) -> (u64, u64) {
     static BASE: LazyLock<Instant> = LazyLock::new(Instant::now);
     static KEYS: LazyLock<ahash::RandomState> = LazyLock::new(ahash::RandomState::new);
     let mut hasher = KEYS.build_hasher();
@@ -204,5 +219,7 @@ fn group(transport: &Transport, address: std::net::SocketAddr, upgrade: bool) ->
     period.hash(&mut hasher);
     // An HTTP/2 connection is of no use to an upgrade.
     (upgrade && transport.protocol == Protocol::Auto).hash(&mut hasher);
+    // A connection that names a client is of no use to another.
+    announced.hash(&mut hasher);
     (hasher.finish(), period)
 }

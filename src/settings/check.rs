@@ -57,7 +57,7 @@ impl Settings {
     fn check_rest(&self, error: &mut dyn FnMut(Path, String, &str)) {
         let top = Path::default();
         for (index, network) in self.trust.forwarded_from.iter().enumerate() {
-            if network.parse::<IpNet>().is_err() && network.parse::<IpAddr>().is_err() {
+            if !is_network(network) {
                 let at = top.at("trust").at("forwarded_from").at(index);
                 error(at, format!("`{network}` is not a network"), NETWORK_HELP);
             }
@@ -151,6 +151,15 @@ fn listener(listen: &Listen, at: &Path, error: &mut dyn FnMut(Path, String, &str
         let help = "set protocol = \"https\", or take the certificate out";
         error(at.at("certificate"), "a cleartext listener shows no certificate".to_owned(), help);
     }
+    if let Some(proxies) = &listen.proxy_protocol {
+        let at = at.at("proxy_protocol").at("from");
+        if proxies.from.is_empty() {
+            error(at.clone(), "nobody may send a PROXY header".to_owned(), "name the load balancers' networks");
+        }
+        for (index, network) in proxies.from.iter().enumerate().filter(|(_, network)| !is_network(network)) {
+            error(at.at(index), format!("`{network}` is not a network"), NETWORK_HELP);
+        }
+    }
     let Some(versions) = &listen.versions else { return };
     if versions.is_empty() {
         let help = "name some of \"h1\" and \"h2\", or leave the key out";
@@ -228,6 +237,10 @@ fn is_level(filter: &str) -> bool {
         Some((target, part)) => !target.trim().is_empty() && level(part.trim()),
         None => level(part.trim()),
     })
+}
+
+fn is_network(text: &str) -> bool {
+    text.parse::<IpNet>().is_ok() || text.parse::<IpAddr>().is_ok()
 }
 
 fn is_name(name: &str) -> bool {

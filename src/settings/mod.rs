@@ -102,6 +102,18 @@ pub struct Listen {
     /// With https: `"internal"` mints certificates from a local CA; or `{ chain = "cert.pem", key = "key.pem" }`. Default `"internal"`.
     #[serde(default)]
     pub certificate: Option<Certificate>,
+    /// Load balancers in front that begin every connection with a PROXY header (version 1 or 2), and nobody else. Default: none.
+    #[serde(default)]
+    pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+/// Whose PROXY headers are believed.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "{ from = [\"172.16.0.0/12\"] }")]
+pub struct ProxyProtocol {
+    /// Networks that begin every connection with a PROXY header; without a whole one their connection is closed. From
+    /// anywhere else none is expected, and one that comes is a malformed request.
+    pub from: OneOrMany<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::transport::Transport;
 use crate::config::Protocol;
+use crate::proxy_protocol;
 
 /// A connection to an endpoint.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub(crate) enum Stream {
 
 /// Opens a connection as the transport wants it. Says whether HTTP/1 or HTTP/2 is spoken on it.
 pub(crate) async fn dial(address: SocketAddr, transport: &Transport) -> io::Result<(Stream, Protocol)> {
-    let tcp = connect(address).await?;
+    let tcp = connect(address, transport).await?;
     let Some(tls) = &transport.tls else {
         let protocol = if transport.protocol == Protocol::H2 { Protocol::H2 } else { Protocol::H1 };
         return Ok((Stream::Clear(tcp), protocol));
@@ -41,7 +42,7 @@ pub(crate) async fn dial(address: SocketAddr, transport: &Transport) -> io::Resu
 
 /// As `dial`, for HTTP/2 and nothing else, whatever the transport prefers.
 pub(crate) async fn dial_h2(address: SocketAddr, transport: &Transport) -> io::Result<Stream> {
-    let tcp = connect(address).await?;
+    let tcp = connect(address, transport).await?;
     let Some(tls) = &transport.tls else { return Ok(Stream::Clear(tcp)) };
     let stream = handshake(tcp, tls.h2_config(), &tls.server_name).await?;
     if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
@@ -50,9 +51,13 @@ pub(crate) async fn dial_h2(address: SocketAddr, transport: &Transport) -> io::R
     Ok(Stream::Tls(Box::new(stream)))
 }
 
-pub(crate) async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await?;
+/// TCP, and a PROXY header where the transport wants one: of our own, since no client stands behind it.
+pub(crate) async fn connect(address: SocketAddr, transport: &Transport) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
+    if let Some(version) = transport.announces {
+        stream.write_all(&proxy_protocol::write(version, None)).await?;
+    }
     Ok(stream)
 }
 

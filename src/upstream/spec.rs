@@ -9,6 +9,7 @@ use super::transport::Transport;
 use crate::config::{self, Balance, HealthKind, Protocol};
 use crate::facts::{Fact, UnknownFact};
 use crate::problem::{Path, Problem};
+use crate::proxy_protocol::Version;
 use crate::scalar::Span;
 
 /// An upstream, compiled.
@@ -71,6 +72,7 @@ impl Spec {
             sticky,
             protocol,
             tls,
+            proxy_protocol,
             connections,
             health,
             eject,
@@ -79,7 +81,12 @@ impl Spec {
             retry_budget,
         } = words;
         let mut found = Vec::new();
-        let transports = Transports::compile(name, *protocol, tls.as_ref(), connections, path, &mut found);
+        let transports = Transports::compile(name, *protocol, tls.as_ref(), connections, path, &mut found).announcing(
+            proxy_protocol.map(|version| match version {
+                config::ProxyVersion::V1 => Version::V1,
+                config::ProxyVersion::V2 => Version::V2,
+            }),
+        );
         let spec = Spec {
             name: name.into(),
             targets: targets(address, &transports, own_region, path, &mut found),
@@ -132,6 +139,7 @@ struct Transports<'w> {
     tls: Option<(Trust, Option<&'w str>)>,
     connections: &'w config::Connections,
     tls_path: Path,
+    announces: Option<Version>,
 }
 
 impl<'w> Transports<'w> {
@@ -161,7 +169,12 @@ impl<'w> Transports<'w> {
             }
             (Trust::compile(words, &tls_path, problems), words.server_name.as_deref())
         });
-        Transports { pool, protocol, tls, connections, tls_path }
+        Transports { pool, protocol, tls, connections, tls_path, announces: None }
+    }
+
+    /// With a PROXY header before everything else.
+    fn announcing(self, announces: Option<Version>) -> Transports<'w> {
+        Transports { announces, ..self }
     }
 
     fn of(&self, address: &Address, problems: &mut Vec<Problem>) -> Arc<Transport> {
@@ -176,7 +189,7 @@ impl<'w> Transports<'w> {
             let name = server_name.map_or_else(|| address.host(), str::to_owned);
             Arc::new(Tls::new(name, trust.clone(), self.protocol))
         });
-        Arc::new(Transport::new(self.pool, self.protocol, tls, self.connections))
+        Arc::new(Transport::new(self.pool, self.protocol, tls, self.announces, self.connections))
     }
 }
 

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use super::tls::Tls;
 use crate::config::{self, Protocol};
+use crate::proxy_protocol::Version;
 
 /// How an endpoint is spoken to.
 #[derive(Debug)]
 pub struct Transport {
     pub protocol: Protocol,
     pub tls: Option<Arc<Tls>>,
+    /// The PROXY header that begins a connection.
+    pub announces: Option<Version>,
     pub connections: Connections,
     /// Digest over everything that makes one connection different from another: pool, protocol, server name, CA, client
     /// certificate, whether the peer is verified. A connection is reused only for a transport of the same identity.
@@ -33,13 +36,24 @@ pub struct Connections {
 }
 
 impl Transport {
-    pub(crate) fn new(pool: &str, protocol: Protocol, tls: Option<Arc<Tls>>, words: &config::Connections) -> Transport {
+    pub(crate) fn new(
+        pool: &str,
+        protocol: Protocol,
+        tls: Option<Arc<Tls>>,
+        announces: Option<Version>,
+        words: &config::Connections,
+    ) -> Transport {
         let mut digest = Digest::new("transport");
         digest.add(&[match protocol {
             Protocol::H1 => 1,
             Protocol::H2 => 2,
             Protocol::Auto => 3,
         }]);
+        digest.add(match announces {
+            None => b"-",
+            Some(Version::V1) => b"1",
+            Some(Version::V2) => b"2",
+        });
         match &tls {
             None => digest.add(b"clear"),
             Some(tls) => tls.digest(&mut digest),
@@ -49,6 +63,7 @@ impl Transport {
         Transport {
             protocol,
             tls,
+            announces,
             connections: Connections {
                 max: words.max,
                 idle: words.idle.0,

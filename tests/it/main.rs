@@ -19,6 +19,7 @@ mod health;
 mod leaving;
 mod names;
 mod protocols;
+mod proxy_protocol;
 mod retries;
 mod rewriting;
 mod routing;

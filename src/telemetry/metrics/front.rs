@@ -15,6 +15,8 @@ labels! {
         Preface => "preface",
         /// A bound of `limits.http2` was broken.
         Http2Limit => "http2_limit",
+        /// A load balancer's connection without its PROXY header.
+        ProxyHeader => "proxy_header",
         /// The client took no byte of its answer for `limits.write_idle`.
         WriteIdle => "write_idle",
     }

@@ -67,7 +67,7 @@ pub(crate) mod fixture {
 
     /// Members at 10.0.0.1:80, 10.0.0.2:80, .. with these weights.
     pub(crate) fn members(weights: &[u16]) -> Vec<Member> {
-        let transport = Arc::new(Transport::new("test", Protocol::H1, None, &Connections::default()));
+        let transport = Arc::new(Transport::new("test", Protocol::H1, None, None, &Connections::default()));
         let member = |(index, weight): (usize, &u16)| Member {
             endpoint: Arc::new(Endpoint::new("test", format!("10.0.0.{}:80", index + 1).parse().unwrap())),
             weight: *weight,

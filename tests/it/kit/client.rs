@@ -61,7 +61,7 @@ impl Client {
         Client(Sender::H1(sender))
     }
 
-    async fn h2_over(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Client {
+    pub(crate) async fn h2_over(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Client {
         let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await.unwrap();
         tokio::spawn(connection);
         Client(Sender::H2(sender))

@@ -60,6 +60,14 @@ impl Settings {
         self
     }
 
+    /// A key of one entry of a list, by its name: `at("listen", "https", "public", false)`.
+    pub(crate) fn at(&mut self, list: &str, name: &str, key: &str, value: impl Into<Value>) -> &mut Settings {
+        let entries = self.table[list].as_array_mut().unwrap();
+        let entry = entries.iter_mut().find(|entry| entry["name"].as_str() == Some(name)).unwrap();
+        entry.as_table_mut().unwrap().insert(key.to_owned(), value.into());
+        self
+    }
+
     pub(crate) fn remove(&mut self, key: &str) -> &mut Settings {
         self.table.remove(key);
         self
