@@ -102,7 +102,8 @@ fn port(word: &str) -> Option<u16> {
 }
 
 fn read_v2(bytes: &[u8]) -> Read {
-    let Some(&[command, family, high, low]) = bytes.get(SIGNATURE.len()..16).and_then(|head| head.as_array()) else {
+    let Some(&[command, family, high, low]) = bytes.get(SIGNATURE.len()..).and_then(|rest| rest.first_chunk::<4>())
+    else {
         return Read::Needs(16 - bytes.len());
     };
     let length = usize::from(u16::from_be_bytes([high, low]));

@@ -130,7 +130,8 @@ async fn a_stream_lives_while_pieces_come() {
 async fn refusals_of_http2_heads_are_told_like_others() {
     let origin = Origin::text("ok");
     let gateway = Gateway::start(&routes::all_to(origin.address())).await;
-    let cases: [(&str, &str, &[(&str, &str)], u16); 5] = [
+    type Fields<'a> = &'a [(&'a str, &'a str)];
+    let cases: [(&str, &str, Fields<'_>, u16); 5] = [
         ("GET", "x.test", &[("host", "other.test")], 400),
         ("GET", "x.test", &[("host", "x.test"), ("host", "x.test")], 400),
         ("GET", "x.test:99999", &[], 400),
