@@ -6,6 +6,7 @@
 //! Sockets come before the document: a port that is taken is told at once. Accepting comes last: whoever connects is served.
 
 mod handing;
+mod identities;
 mod leaving;
 mod listeners;
 
@@ -33,6 +34,7 @@ use crate::tasks::Tasks;
 use crate::telemetry::{Telemetry, TelemetryError};
 use crate::tls::CertificateError;
 use crate::upstream::Pools;
+use identities::Identities;
 pub use leaving::Ended;
 use listeners::Bound;
 
@@ -44,6 +46,8 @@ pub enum StartError {
     Listen { name: String, address: String, source: io::Error },
     #[error("listener `{name}`: {source}")]
     Certificate { name: String, source: CertificateError },
+    #[error("certificate `{name}`: {source}")]
+    NamedCertificate { name: String, source: CertificateError },
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
     #[error("names cannot be resolved: {0}")]
@@ -77,6 +81,7 @@ pub struct Gateway {
     telemetry: Arc<Telemetry>,
     drain: Drain,
     control: Handle,
+    identities: Arc<Identities>,
     acceptors: TaskTracker,
     connections: TaskTracker,
     /// The health and admin listeners, and what ends them.
@@ -107,6 +112,7 @@ impl Gateway {
             Some(dir) => Some(LastGood::open(dir).map_err(|source| StartError::State { path: dir.clone(), source })?),
             None => None,
         };
+        let identities = Arc::new(Identities::open(&settings)?);
         let (control, handle) = control::boot(control::Setup {
             source: file::follow(settings.routes.file.clone(), &tasks),
             pools: pools.clone(),
@@ -114,6 +120,10 @@ impl Gateway {
             metrics: telemetry.metrics.clone(),
             last_good,
             references: References::resolve,
+            applying: {
+                let identities = identities.clone();
+                Box::new(move |table| identities.apply(table))
+            },
         })
         .await?;
 
@@ -129,6 +139,7 @@ impl Gateway {
             operators: TaskTracker::new(),
             operators_stop: CancellationToken::new(),
             control: handle,
+            identities,
             tasks,
             telemetry,
             drain,
@@ -149,6 +160,7 @@ impl Gateway {
         };
         let listening = state.listening.clone();
         gateway.accept(bound, proxy, admission, state, shutdown_watch)?;
+        gateway.look_after_certificates();
         listening.store(true, Ordering::Release);
         gateway.tasks.spawn_forever("control", control.run());
         if let Some(path) = ports_file {

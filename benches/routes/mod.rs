@@ -52,7 +52,7 @@ pub(crate) fn pools() -> Pools {
 }
 
 pub(crate) fn env() -> Env {
-    Env { listeners: vec![("public".to_owned(), true)], region: None }
+    Env { listeners: vec![("public".to_owned(), true)], ..Env::default() }
 }
 
 pub(crate) fn table(size: usize) -> Table {

@@ -53,10 +53,11 @@ async fn running() -> Running {
     let setup = Setup {
         source,
         pools: pools.clone(),
-        env: routes::Env { listeners: vec![("public".to_owned(), true)], region: None },
+        env: routes::Env { listeners: vec![("public".to_owned(), true)], ..routes::Env::default() },
         metrics: metrics.clone(),
         last_good: None,
         references: References::resolve,
+        applying: Box::new(|_| ()),
     };
     let (control, handle) = boot(setup).await.unwrap();
     let log = settings::Log { access: "off".to_owned(), ..settings::Log::default() };

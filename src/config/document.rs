@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Body, EncodedSlash, HeaderEdits, Retry, Route, Stream, Timeout, Upstream};
+use super::{Body, EncodedSlash, HeaderEdits, Host, Retry, Route, Stream, Timeout, Upstream};
 
 /// Routes and everything they name. Hot: a change is applied without a restart.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -19,6 +19,9 @@ pub struct Document {
     /// Destinations by name. Health, counts and connections are kept under the name across changes.
     #[serde(default)]
     pub upstream: BTreeMap<String, Upstream>,
+    /// What holds for a name: certificate, TLS, HSTS, http.
+    #[serde(default)]
+    pub host: BTreeMap<String, Host>,
     /// Blocks that a route without the same block gets. A route's own block replaces the default block whole.
     #[serde(default)]
     pub defaults: Defaults,

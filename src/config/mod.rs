@@ -10,6 +10,7 @@ mod document;
 mod fixtures;
 #[cfg(test)]
 mod freshness;
+mod host;
 mod overrides;
 pub mod page;
 mod peel;
@@ -29,6 +30,7 @@ mod wording;
 
 pub use blocks::*;
 pub use document::*;
+pub use host::*;
 pub use overrides::from_environment;
 pub use read::{Kind, kind};
 pub use references::References;

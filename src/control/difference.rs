@@ -13,7 +13,7 @@ use crate::config::Document;
 /// Names told in full.
 const NAMES_MAX: usize = 20;
 
-/// A digest per route and upstream. `route NAME` and `upstream NAME`, because the two may share a name.
+/// A digest per route, upstream and host. `route NAME` and `upstream NAME`, because the two may share a name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Contents(BTreeMap<String, u64>);
 
@@ -23,7 +23,8 @@ impl Contents {
         let defaults = digest(&document.defaults, 0);
         let routes = document.route.iter().map(|route| (format!("route {}", route.name), digest(route, defaults)));
         let upstreams = document.upstream.iter().map(|(name, words)| (format!("upstream {name}"), digest(words, 0)));
-        Contents(routes.chain(upstreams).collect())
+        let hosts = document.host.iter().map(|(name, words)| (format!("host {name}"), digest(words, 0)));
+        Contents(routes.chain(upstreams).chain(hosts).collect())
     }
 
     pub(super) fn since(&self, before: &Contents) -> Difference {

@@ -9,7 +9,7 @@ use super::compile::{Compiled, Parsed, Refused, Text};
 use super::difference::Contents;
 use super::last_good::LastGood;
 use super::status::{Difference, Serving, Status};
-use super::{Fault, Kept, Setup};
+use super::{Applying, Fault, Kept, Setup};
 use crate::config::{OnRemove, References, print};
 use crate::problem::{Path, Problem};
 use crate::routes::{self, Live, Table};
@@ -30,6 +30,7 @@ pub(super) struct Force {
     metrics: Metrics,
     last_good: Option<LastGood>,
     references: fn() -> References,
+    applying: Applying,
     pub(super) live: Arc<Live>,
     text: Arc<str>,
     resolved: [u8; 32],
@@ -50,7 +51,7 @@ struct Ready {
 impl Force {
     /// Nothing is in force yet: a table without routes.
     pub(super) fn new(setup: Setup) -> Result<(Force, Source), Refused> {
-        let Setup { source, pools, env, metrics, last_good, references } = setup;
+        let Setup { source, pools, env, metrics, last_good, references, applying } = setup;
         let nothing = Text { text: "format = 1\n".into(), name: "no document".to_owned() };
         let empty = Parsed::of(nothing, References::symbolic()).compile(&env, &pools)?;
         let force = Force {
@@ -59,6 +60,7 @@ impl Force {
             metrics,
             last_good,
             references,
+            applying,
             live: Arc::new(Live::new(Arc::new(empty.table))),
             text: "".into(),
             resolved: [0; 32],
@@ -150,6 +152,7 @@ impl Force {
         let warm = started.elapsed();
         let started = Instant::now();
         self.pools.adopt(&table.pools);
+        (self.applying)(&table);
         let old = self.live.swap(table.clone());
         let swap = started.elapsed();
         let applied_at = SystemTime::now();

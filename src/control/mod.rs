@@ -41,7 +41,12 @@ pub struct Setup {
     pub last_good: Option<LastGood>,
     /// How references are read, made anew for every document.
     pub references: fn() -> References,
+    /// Told of every table before requests see it: what beside routes a document speaks of.
+    pub applying: Applying,
 }
+
+/// See `Setup::applying`.
+pub type Applying = Box<dyn Fn(&routes::Table) + Send + Sync>;
 
 /// Why a gateway has nothing to serve.
 #[derive(Debug, thiserror::Error)]

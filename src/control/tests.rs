@@ -44,10 +44,11 @@ async fn try_start(first: source::Yield, state: Option<&Path>) -> Result<Running
     let setup = Setup {
         source,
         pools: Arc::new(Pools::new(&settings::Dns::default(), tasks.clone()).unwrap()),
-        env: routes::Env { listeners: vec![("public".to_owned(), true)], region: None },
+        env: routes::Env { listeners: vec![("public".to_owned(), true)], ..routes::Env::default() },
         metrics: metrics.clone(),
         last_good: state.map(|dir| LastGood::open(dir).unwrap()),
         references: References::resolve,
+        applying: Box::new(|_| ()),
     };
     let (control, handle) = boot(setup).await?;
     let status = handle.watch();

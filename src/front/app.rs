@@ -13,7 +13,6 @@ use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, Ser
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v1::server::HttpSession as H1Session;
 use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
-use rustls::ServerConfig;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
@@ -36,7 +35,7 @@ use crate::settings::{HttpVersion, Limits, Listen};
 use crate::telemetry::Telemetry;
 use crate::telemetry::access::{Durations, Entry};
 use crate::telemetry::metrics::{Handshake, Refused};
-use crate::tls::Certificates;
+use crate::tls::Tls;
 
 /// How long after an HTTP/2 connection its last requests may begin: a runtime that is late by more has other troubles.
 const LATE_STREAM_PAUSE: Duration = Duration::from_millis(50);
@@ -45,7 +44,7 @@ const LATE_STREAM_LOOKS: u32 = 20;
 /// Everything the connections of one listener share.
 pub(crate) struct Door<A> {
     pub(crate) info: Arc<ListenerInfo>,
-    pub(crate) tls: Option<(Arc<ServerConfig>, Arc<Certificates>)>,
+    pub(crate) tls: Option<Tls>,
     /// Who begins every connection with a PROXY header.
     pub(crate) proxies: Vec<IpNet>,
     pub(crate) h1: bool,
@@ -124,7 +123,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
             peer = client;
         }
         let Ok(local) = socket.local_addr() else { return };
-        let Some((config, certificates)) = &self.tls else {
+        let Some(tls) = &self.tls else {
             let connection = Arc::new(Connection::new(self.info.clone(), peer, local, None));
             return self.speak_cleartext(socket, connection).await;
         };
@@ -132,7 +131,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
         let handshake = async {
             let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), socket).await?;
             let sni = start.client_hello().server_name().map(Box::<str>::from);
-            Ok::<_, std::io::Error>((sni, start.into_stream(config.clone()).await?))
+            let config = tls.config(sni.as_deref());
+            Ok::<_, std::io::Error>((sni, start.into_stream(config).await?))
         };
         let Some(outcome) = self.unless_draining(tokio::time::timeout(bound, handshake)).await else { return };
         self.telemetry.metrics.front.handshake(match &outcome {
@@ -148,7 +148,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
         let (_, session) = stream.get_ref();
         let h2 = session.alpn_protocol() == Some(b"h2");
         let facts = TlsFacts {
-            covers: certificates.covers(sni.as_deref()),
+            covers: tls.certificates.covers(sni.as_deref()),
+            certificates: tls.certificates.clone(),
             sni,
             version: match session.protocol_version() {
                 Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",

@@ -12,7 +12,7 @@ use std::time::Instant;
 use http::HeaderValue;
 
 use super::guard::Refusal;
-use crate::tls::Covers;
+use crate::tls::{Certificates, Covers};
 
 /// Where a connection came in.
 #[derive(Debug)]
@@ -29,6 +29,17 @@ pub(crate) struct TlsFacts {
     pub(crate) cipher: &'static str,
     /// Which hosts may be asked for over this session.
     pub(crate) covers: Covers,
+    pub(crate) certificates: Arc<Certificates>,
+}
+
+impl TlsFacts {
+    /// Whether `host` (normalised) may be asked for over this session.
+    pub(crate) fn is_good_for(&self, host: &str) -> bool {
+        let sni = self.sni.as_deref();
+        // The handshake was held to what its own name asks for; another name may ask for more.
+        sni == Some(host)
+            || (self.covers.host(sni, host) && (self.version == "TLSv1.3" || self.certificates.takes_tls12(host)))
+    }
 }
 
 /// One client connection.

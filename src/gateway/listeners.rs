@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener as StdListener, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use tokio::sync::watch;
@@ -20,7 +20,7 @@ use crate::front::handover::Inherited;
 use crate::front::listener::{accept, bind};
 use crate::proxy::Proxy;
 use crate::settings::{ListenProtocol, Settings};
-use crate::tls::{Authority, AuthorityError, Certificates, server_config};
+use crate::tls;
 
 const HEALTH: &str = "health";
 const ADMIN: &str = "admin";
@@ -142,7 +142,6 @@ impl Gateway {
         shutdown: watch::Receiver<bool>,
     ) -> Result<(), StartError> {
         let settings = &self.settings;
-        let authority: OnceLock<Arc<Authority>> = OnceLock::new();
         let limits = Arc::new(settings.limits.clone());
         for (listen, socket) in settings.listen.iter().zip(bound.public) {
             let listen_error =
@@ -151,10 +150,7 @@ impl Gateway {
                 ListenProtocol::Http => None,
                 ListenProtocol::Https => {
                     let failed = |source| StartError::Certificate { name: listen.name.clone(), source };
-                    let certificates = Certificates::open(listen, || local_authority(&authority, settings));
-                    let certificates = Arc::new(certificates.map_err(failed)?);
-                    self.reload_with_document(&listen.name, certificates.clone());
-                    Some((server_config(listen, certificates.clone()).map_err(failed)?, certificates))
+                    Some(self.identities.listener(listen).map_err(failed)?)
                 }
             };
             let (h1, h2) = Door::<Proxy>::versions(listen);
@@ -177,6 +173,13 @@ impl Gateway {
             self.acceptors.spawn(accept(socket, door, self.connections.clone(), stop, force));
         }
         self.serve_operators(bound.health, bound.admin, state)
+    }
+
+    /// Files are looked at all the time, and at once when the document is read again.
+    pub(super) fn look_after_certificates(&self) {
+        let files = self.identities.files();
+        self.tasks.spawn_forever("certificates", tls::watch(files.clone()));
+        self.control.on_reload(Box::new(move || files.iter().for_each(|certificate| certificate.look())));
     }
 
     /// The health and admin listeners stay until the very end, to tell how leaving goes; unless a successor answers there.
@@ -207,29 +210,10 @@ impl Gateway {
         }
         Ok(())
     }
-
-    /// Certificate files are read again whenever the document is.
-    fn reload_with_document(&self, listener: &str, certificates: Arc<Certificates>) {
-        let listener = listener.to_owned();
-        self.control.on_reload(Box::new(move || {
-            if let Err(error) = certificates.reload() {
-                tracing::error!(listener, %error, "the certificate stays as it was");
-            }
-        }));
-    }
 }
 
 /// Networks of the settings, which were checked when they were read; single addresses are networks of one.
 fn networks(texts: &[String]) -> impl Iterator<Item = IpNet> + '_ {
     let parse = |text: &String| text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
     texts.iter().filter_map(parse)
-}
-
-/// One CA for all listeners, opened when the first one needs it.
-fn local_authority(cell: &OnceLock<Arc<Authority>>, settings: &Settings) -> Result<Arc<Authority>, AuthorityError> {
-    if let Some(authority) = cell.get() {
-        return Ok(authority.clone());
-    }
-    let authority = Arc::new(Authority::open(settings.state.dir.as_deref())?);
-    Ok(cell.get_or_init(|| authority).clone())
 }

@@ -9,7 +9,7 @@ use pingora_proxy::Session;
 use super::client::{scheme, strip};
 use super::ctx::{Ctx, asked_host};
 use super::gate::Gate;
-use crate::facts::{host, path};
+use crate::facts::{Scheme, host, path};
 use crate::rejection::{Code, Rejection};
 use crate::routes::Found;
 
@@ -39,6 +39,11 @@ impl Gate {
         ctx.revision = Some(table.revision.clone());
         strip(session.req_header_mut(), ctx.trusted, |name| table.is_reserved(name));
         self.normalise(session, ctx)?;
+        ctx.hsts = {
+            let head = ctx.head(session);
+            let name = table.names.find(head.host).filter(|_| head.scheme == Scheme::Https);
+            name.and_then(|name| name.hsts.clone())
+        };
         let found = {
             let head = ctx.head(session);
             match table.find(&head) {
@@ -53,6 +58,10 @@ impl Gate {
                     Err(Rejection::new(Code::BadRequest, cause.to_string()))
                 }
                 Found::NoRoute => Err(Rejection::new(Code::NoRoute, "no route matches")),
+                Found::ToHttps { location } => {
+                    ctx.to_https = Some(location);
+                    return Ok(());
+                }
             }
         };
         ctx.table = Some(table);
@@ -113,7 +122,7 @@ impl Gate {
         let asked = asked_host(session);
         let normal = host::normalise(asked).map_err(|error| Rejection::new(Code::BadRequest, error.to_string()))?;
         let tls = ctx.connection.as_ref().and_then(|connection| connection.tls.as_ref());
-        if tls.is_some_and(|tls| !tls.covers.host(tls.sni.as_deref(), &normal)) {
+        if tls.is_some_and(|tls| !tls.is_good_for(&normal)) {
             return Err(Rejection::new(Code::Misdirected, "the TLS session is not good for this host"));
         }
         ctx.host = Some(normal.into());

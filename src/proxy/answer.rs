@@ -1,7 +1,9 @@
 //! Answers the gateway gives by itself, and `finish`, through which every answer goes.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, LOCATION, RETRY_AFTER, SET_COOKIE};
+use http::header::{
+    ALLOW, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, LOCATION, RETRY_AFTER, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
+};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use pingora_core::protocols::http::ServerSession;
 use pingora_error::Result;
@@ -69,6 +71,9 @@ impl Gate {
                 let table = ctx.table.clone().unwrap_or_else(|| self.live.load_full());
                 table.default_response_headers.apply(&known, &mut ResponseSink(head));
             }
+        }
+        if let Some(hsts) = ctx.hsts.as_ref().filter(|_| !head.headers.contains_key(STRICT_TRANSPORT_SECURITY)) {
+            let _ = head.insert_header(STRICT_TRANSPORT_SECURITY, hsts.clone());
         }
         let _ = head.insert_header(X_REQUEST_ID, ctx.request_id.header_value());
         for cookie in [&ctx.share_cookie, &ctx.sticky_cookie].into_iter().flatten() {
@@ -165,7 +170,17 @@ impl Gate {
             Ok(location) => location,
             Err(why) => return self.reject(session, ctx, Rejection::new(Code::BadRequest, why.to_string())).await,
         };
-        let mut head = ResponseHeader::build(redirect.status, Some(6))?;
+        self.redirect_to(session, ctx, redirect.status, location).await
+    }
+
+    pub(super) async fn redirect_to(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        status: StatusCode,
+        location: HeaderValue,
+    ) -> Result<()> {
+        let mut head = ResponseHeader::build(status, Some(6))?;
         head.insert_header(LOCATION, location)?;
         head.insert_header(CONTENT_LENGTH, "0")?;
         self.write(session, ctx, head, Bytes::new()).await

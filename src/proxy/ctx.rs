@@ -55,6 +55,10 @@ pub(crate) struct Ctx {
     pub(crate) route: Option<Arc<Route>>,
     pub(crate) captures: PathCaptures,
     pub(crate) pool: Option<Arc<Pool>>,
+    /// Where the name is served over https only.
+    pub(crate) to_https: Option<HeaderValue>,
+    /// `Strict-Transport-Security` of the name, over https.
+    pub(crate) hsts: Option<HeaderValue>,
     pub(crate) share_cookie: Option<HeaderValue>,
     pub(crate) sticky_cookie: Option<HeaderValue>,
     pub(crate) lease: Option<Lease>,
@@ -136,6 +140,8 @@ impl Ctx {
             route: None,
             captures: PathCaptures::default(),
             pool: None,
+            to_https: None,
+            hsts: None,
             share_cookie: None,
             sticky_cookie: None,
             lease: None,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::protocols::http::{HttpTask, ServerSession};
@@ -112,6 +112,10 @@ impl ProxyHttp for Gate {
         };
         if let Err(rejection) = admitted {
             self.reject(session, ctx, rejection).await?;
+            return Ok(true);
+        }
+        if let Some(location) = ctx.to_https.take() {
+            self.redirect_to(session, ctx, StatusCode::PERMANENT_REDIRECT, location).await?;
             return Ok(true);
         }
         let Some(route) = ctx.route.clone() else {

@@ -8,6 +8,7 @@ use super::bind::{Binder, Defaults, Named};
 use super::conditions::Networks;
 use super::conflict;
 use super::hosts::Hosts;
+use super::names::Names;
 use super::route::Route;
 use super::table::{Entry, Table};
 use super::trie::Trie;
@@ -43,6 +44,8 @@ pub struct Env {
     /// Names of the listeners, and whether routes without `match.listen` answer there.
     pub listeners: Vec<(String, bool)>,
     pub region: Option<String>,
+    /// Names of the certificates that hosts may show. `None`: unknown, without the boot settings.
+    pub certificates: Option<BTreeSet<String>>,
 }
 
 impl Env {
@@ -50,6 +53,7 @@ impl Env {
         Env {
             listeners: settings.listen.iter().map(|listen| (listen.name.clone(), listen.public)).collect(),
             region: settings.node.region.clone(),
+            certificates: Some(settings.certificate.keys().cloned().collect()),
         }
     }
 
@@ -60,7 +64,11 @@ impl Env {
         names.extend(document.test.iter().filter_map(|case| case.given.listen.as_deref()));
         names.remove("public");
         let named = names.into_iter().map(|name| (name.to_owned(), false));
-        Env { listeners: std::iter::once(("public".to_owned(), true)).chain(named).collect(), region: None }
+        Env {
+            listeners: std::iter::once(("public".to_owned(), true)).chain(named).collect(),
+            region: None,
+            certificates: None,
+        }
     }
 }
 
@@ -69,7 +77,7 @@ impl Env {
 /// Its `revision` is empty: the caller knows the text.
 pub fn compile(document: &Document, env: &Env, pools: &Pools) -> (Option<Table>, Vec<Problem>) {
     let mut problems = Vec::new();
-    let Document { format: _, upstream, defaults, route: routes, test: _ } = document;
+    let Document { format: _, upstream, host, defaults, route: routes, test: _ } = document;
     if env.listeners.len() > LISTENERS_MAX {
         problems.push(Problem::error(Path::default(), format!("more than {LISTENERS_MAX} listeners")));
     }
@@ -82,6 +90,7 @@ pub fn compile(document: &Document, env: &Env, pools: &Pools) -> (Option<Table>,
         adopt.extend(spec.map(|spec| (pool.clone(), Arc::new(spec))));
         named.insert(name.as_str(), Named { pool, used: false });
     }
+    let names = Names::compile(host, env, &mut problems);
     let defaults = Defaults::bind(defaults, &mut problems);
     let mut binder = Binder { env, pools: named, defaults };
     let mut index = Index::default();
@@ -109,6 +118,7 @@ pub fn compile(document: &Document, env: &Env, pools: &Pools) -> (Option<Table>,
         default_response_headers: binder.defaults.response_headers,
         reserved_headers,
         listeners: env.listeners.clone().into(),
+        names,
         hosts: index.hosts,
         trie: index.trie,
     };

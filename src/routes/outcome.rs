@@ -63,6 +63,11 @@ impl Outcome {
                 let allow = allow.to_str().ok().map(str::to_owned);
                 Outcome { allow, ..Outcome::rejected(Code::MethodNotAllowed, cause) }
             }
+            Found::ToHttps { location } => Outcome {
+                status: Some(StatusCode::PERMANENT_REDIRECT.as_u16()),
+                location: location.to_str().ok().map(str::to_owned),
+                ..Outcome::default()
+            },
             Found::NoRoute => Outcome::rejected(Code::NoRoute, "no route matches".to_owned()),
         }
     }

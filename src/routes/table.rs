@@ -8,12 +8,13 @@ use http::{HeaderName, HeaderValue, Method};
 use super::conditions::{Asked, Miss, Networks};
 use super::fit::Fit;
 use super::hosts::Hosts;
+use super::names::Names;
 use super::pattern::{PathCaptures, Spans};
 use super::route::Route;
 use super::trie::Trie;
-use crate::config::EncodedSlash;
-use crate::facts::Head;
+use crate::config::{Cleartext, EncodedSlash};
 use crate::facts::path::{PathError, has_encoded_slash};
+use crate::facts::{Head, Scheme};
 use crate::policy::Edits;
 use crate::upstream::{Pool, Spec};
 
@@ -32,6 +33,8 @@ pub struct Table {
     pub(super) reserved_headers: Box<[Box<str>]>,
     /// Names and whether they are public; a listener's place is its bit.
     pub(super) listeners: Box<[(String, bool)]>,
+    /// What holds for names.
+    pub names: Names,
     pub(super) hosts: Hosts,
     pub(super) trie: Trie<Leaf>,
 }
@@ -65,11 +68,28 @@ pub enum Found<'t> {
         allow: HeaderValue,
     },
     NoRoute,
+    /// The name is served over https only.
+    ToHttps {
+        location: HeaderValue,
+    },
 }
 
 impl Table {
     /// The route of a request. Nothing is allocated on the way to a route.
     pub fn find(&self, head: &Head<'_>) -> Found<'_> {
+        let found = self.routed(head);
+        if head.scheme == Scheme::Http
+            && self.names.find(head.host).is_some_and(|name| name.cleartext == Cleartext::Redirect)
+        {
+            let meant = matches!(&found, Found::Route { route, .. } if route.conditions.listen_named);
+            if let (false, Some(location)) = (meant, to_https(head)) {
+                return Found::ToHttps { location };
+            }
+        }
+        found
+    }
+
+    fn routed(&self, head: &Head<'_>) -> Found<'_> {
         let asked = self.asked(head);
         let Some(root) = self.hosts.find(head.host) else { return Found::NoRoute };
         let found = self.trie.walk(root, head.path, &mut |leaf, spans| self.decide(leaf, spans, &asked));
@@ -162,4 +182,11 @@ impl Table {
 pub fn revision(text: &str) -> Arc<str> {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
     digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect::<String>().into()
+}
+
+/// The same over https, on its own port: a request in the clear says nothing about another one.
+fn to_https(head: &Head<'_>) -> Option<HeaderValue> {
+    let path = if head.path == "*" { "/" } else { head.path };
+    let query = head.query.map(|query| format!("?{query}")).unwrap_or_default();
+    HeaderValue::try_from(format!("https://{}{path}{query}", head.host)).ok()
 }

@@ -24,7 +24,7 @@ pub enum Internal {
     Internal,
 }
 
-/// PEM files of a certificate. Read again on SIGHUP.
+/// PEM files of a certificate. Read again when they change; a broken one is reported, and the old one stays.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CertificateFiles {

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::{Admin, HttpVersion, Limits, Listen, ListenProtocol, Settings};
+use super::{Admin, HttpVersion, Limits, Listen, ListenProtocol, Settings, UnknownNames};
 use crate::problem::{Path, Problem};
 
 const ADDRESS_HELP: &str = "write `address:port` with an IP address: \"[::]:443\" (both families), \"127.0.0.1:8080\"";
@@ -87,6 +87,10 @@ impl Settings {
         if self.routes.file.as_os_str().is_empty() {
             error(top.at("routes").at("file"), "the path is empty".to_owned(), "write the path of the document");
         }
+        for name in self.certificate.keys().filter(|name| !is_name(name) || *name == "internal") {
+            let help = if name == "internal" { "it stands for the local CA: take another name" } else { NAME_HELP };
+            error(top.at("certificate").at(name), format!("`{name}` is not a name for a certificate"), help);
+        }
         if !is_level(&self.log.level) {
             let help = "write error, warn, info, debug or trace, or filters such as \"info,tollgate::upstream=debug\"";
             error(top.at("log").at("level"), format!("`{}` is not a log level", self.log.level), help);
@@ -147,6 +151,10 @@ impl Settings {
 }
 
 fn listener(listen: &Listen, at: &Path, error: &mut dyn FnMut(Path, String, &str)) {
+    if listen.protocol == ListenProtocol::Http && listen.unknown_names == UnknownNames::Refuse {
+        let help = "set protocol = \"https\", or take the key out";
+        error(at.at("unknown_names"), "a cleartext listener is told no name by a handshake".to_owned(), help);
+    }
     if listen.protocol == ListenProtocol::Http && listen.certificate.is_some() {
         let help = "set protocol = \"https\", or take the certificate out";
         error(at.at("certificate"), "a cleartext listener shows no certificate".to_owned(), help);

@@ -3,6 +3,7 @@
 //! Addresses of listeners, files, secrets and whatever could run a program or read a file stand here and never in a
 //! document. Every field's comment is user documentation: it becomes the schema and `docs/reference.md`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -37,6 +38,9 @@ pub struct Settings {
     /// Everything an operator asks a running gateway.
     #[serde(default)]
     pub admin: Option<Admin>,
+    /// Certificates by name, for `[host."..."]` of the document to refer to.
+    #[serde(default)]
+    pub certificate: BTreeMap<String, CertificateFiles>,
     /// Where the document comes from.
     pub routes: Routes,
     /// Whose word about the client's address is believed.
@@ -102,9 +106,23 @@ pub struct Listen {
     /// With https: `"internal"` mints certificates from a local CA; or `{ chain = "cert.pem", key = "key.pem" }`. Default `"internal"`.
     #[serde(default)]
     pub certificate: Option<Certificate>,
+    /// With https: what a client gets that names no `[host."..."]` of the document: `default`, the listener's own certificate, or `refuse`, a failed handshake. Default `default`.
+    #[serde(default)]
+    pub unknown_names: UnknownNames,
     /// Load balancers in front that begin every connection with a PROXY header (version 1 or 2), and nobody else. Default: none.
     #[serde(default)]
     pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+/// What a client gets that asks for a name nobody speaks of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UnknownNames {
+    /// The listener's own certificate.
+    #[default]
+    Default,
+    /// A failed handshake.
+    Refuse,
 }
 
 /// Whose PROXY headers are believed.

@@ -1,23 +1,29 @@
-//! Certificates of the listeners: from files, or minted by a CA of our own.
+//! Certificates by name: from files, or minted by a CA of our own.
 //!
-//! A listener's `rustls::ServerConfig` is built once; which certificate a handshake gets is decided by `Certificates`,
-//! whose content is swapped whole. Nothing here touches a socket.
+//! A listener's `rustls::ServerConfig`s are built once; which of them a handshake gets, and which certificate, is decided by
+//! the name the client asks for. Files are looked at again and again, names are swapped with the document: both take effect
+//! with the next handshake. Nothing here touches a socket.
 
 mod files;
 mod internal;
+mod names;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use rustls::client::verify_server_name;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
 
-pub use files::load;
+pub use files::{FileCertificate, load};
 pub use internal::{Authority, AuthorityError};
+pub use names::{ByName, Held, Index, Named};
 
-use crate::settings::{Certificate, HttpVersion, Listen};
+use crate::settings::{HttpVersion, Listen, UnknownNames};
+
+/// How often certificate files are looked at.
+const LOOK: Duration = Duration::from_secs(2);
 
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
@@ -38,56 +44,44 @@ pub enum CertificateError {
 /// The certificates of one listener.
 #[derive(Debug)]
 pub struct Certificates {
-    source: Certificate,
-    held: Held,
-}
-
-#[derive(Debug)]
-enum Held {
-    Files(ArcSwap<CertifiedKey>),
-    Internal(Arc<Authority>),
+    own: Held,
+    unknown: UnknownNames,
+    by_name: Arc<ByName>,
 }
 
 impl Certificates {
-    pub fn open(
-        listen: &Listen,
-        authority: impl FnOnce() -> Result<Arc<Authority>, AuthorityError>,
-    ) -> Result<Certificates, CertificateError> {
-        let source = listen.certificate.clone().unwrap_or(Certificate::Internal(crate::settings::Internal::Internal));
-        let held = match &source {
-            Certificate::Files(files) => Held::Files(ArcSwap::from_pointee(load(files)?)),
-            Certificate::Internal(_) => Held::Internal(authority()?),
-        };
-        Ok(Certificates { source, held })
-    }
-
-    /// Reads the files again. On an error the old certificate stays.
-    pub fn reload(&self) -> Result<(), CertificateError> {
-        if let (Certificate::Files(files), Held::Files(held)) = (&self.source, &self.held) {
-            held.store(Arc::new(load(files)?));
-        }
-        Ok(())
+    /// `own` is what the listener shows where no name says otherwise.
+    pub fn new(own: Held, unknown: UnknownNames, by_name: Arc<ByName>) -> Certificates {
+        Certificates { own, unknown, by_name }
     }
 
     /// What a session with this server name may be asked for.
     pub fn covers(&self, sni: Option<&str>) -> Covers {
-        match (&self.held, sni) {
-            (_, None) => Covers::Anything,
-            (Held::Internal(_), Some(_)) => Covers::ServerName,
-            (Held::Files(held), Some(_)) => held
-                .load()
+        let Some(name) = sni else { return Covers::Anything };
+        let named = self.by_name.find(name).and_then(|named| named.held);
+        match named.as_ref().unwrap_or(&self.own) {
+            Held::Internal(_) => Covers::ServerName,
+            Held::Files(files) => files
+                .current()
                 .cert
                 .first()
                 .map_or(Covers::ServerName, |leaf| Covers::Certificate(leaf.clone().into_owned())),
         }
     }
+
+    /// Whether sessions of TLS 1.2 are good for this host.
+    pub fn takes_tls12(&self, host: &str) -> bool {
+        self.by_name.find(host).is_none_or(|named| !named.only_tls13)
+    }
 }
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        match &self.held {
-            Held::Files(held) => Some(held.load_full()),
-            Held::Internal(authority) => authority.leaf(hello.server_name()),
+        let name = hello.server_name();
+        match name.and_then(|name| self.by_name.find(name)) {
+            Some(Named { held, .. }) => held.as_ref().unwrap_or(&self.own).certificate(name),
+            None if self.unknown == UnknownNames::Refuse => None,
+            None => self.own.certificate(name),
         }
     }
 }
@@ -124,18 +118,56 @@ impl Covers {
     }
 }
 
-/// The TLS side of a listener: versions 1.2 and 1.3, the provider's ciphers, stateless tickets, no early data.
-pub fn server_config(listen: &Listen, certificates: Arc<Certificates>) -> Result<Arc<ServerConfig>, CertificateError> {
-    let mut config = ServerConfig::builder().with_no_client_auth().with_cert_resolver(certificates);
-    config.alpn_protocols = Vec::new();
-    if listen.speaks(HttpVersion::H2) {
-        config.alpn_protocols.push(b"h2".to_vec());
+/// The TLS side of a listener.
+#[derive(Debug)]
+pub struct Tls {
+    pub certificates: Arc<Certificates>,
+    any: Arc<ServerConfig>,
+    only_tls13: Arc<ServerConfig>,
+}
+
+impl Tls {
+    /// TLS 1.2 and 1.3, the provider's ciphers, stateless tickets whose keys rotate, no early data.
+    pub fn new(listen: &Listen, certificates: Arc<Certificates>) -> Result<Tls, CertificateError> {
+        let config = |versions: &[&'static rustls::SupportedProtocolVersion]| {
+            let builder = ServerConfig::builder_with_protocol_versions(versions).with_no_client_auth();
+            let mut config = builder.with_cert_resolver(certificates.clone());
+            config.alpn_protocols = Vec::new();
+            if listen.speaks(HttpVersion::H2) {
+                config.alpn_protocols.push(b"h2".to_vec());
+            }
+            if listen.speaks(HttpVersion::H1) {
+                config.alpn_protocols.push(b"http/1.1".to_vec());
+            }
+            config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+            config.send_tls13_tickets = 1;
+            config.max_early_data_size = 0;
+            Ok::<_, CertificateError>(Arc::new(config))
+        };
+        let any = config(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
+        let only_tls13 = config(&[&rustls::version::TLS13])?;
+        Ok(Tls { certificates, any, only_tls13 })
     }
-    if listen.speaks(HttpVersion::H1) {
-        config.alpn_protocols.push(b"http/1.1".to_vec());
+
+    /// The configuration for a handshake that asks for this name.
+    pub fn config(&self, server_name: Option<&str>) -> Arc<ServerConfig> {
+        match server_name.is_none_or(|name| self.certificates.takes_tls12(name)) {
+            true => self.any.clone(),
+            false => self.only_tls13.clone(),
+        }
     }
-    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
-    config.send_tls13_tickets = 1;
-    config.max_early_data_size = 0;
-    Ok(Arc::new(config))
+}
+
+/// Looks after certificate files for as long as the process lives.
+pub async fn watch(all: Vec<Arc<FileCertificate>>) {
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        let all = all.clone();
+        let look = move || all.iter().for_each(|certificate| certificate.look());
+        if let Err(error) = tokio::task::spawn_blocking(look).await {
+            tracing::error!(%error, "certificate files could not be looked at");
+        }
+    }
 }

@@ -7,6 +7,7 @@ mod kit;
 
 mod balancing;
 mod blame;
+mod certificates;
 mod change;
 mod cli;
 mod codes;

@@ -15,7 +15,7 @@ mod targets;
 
 fn env() -> Env {
     let listeners = vec![("public".to_owned(), true), ("internal".to_owned(), false), ("other".to_owned(), true)];
-    Env { listeners, region: None }
+    Env { listeners, ..Env::default() }
 }
 
 fn try_compile(text: &str) -> (Option<Table>, Vec<Problem>) {

@@ -1,0 +1,91 @@
+//! Everything a gateway can show as its own: certificate files, the local CA, and which name shows what.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use super::StartError;
+use crate::config::TlsVersion;
+use crate::routes::{NameCertificate, NamePolicy, Table};
+use crate::settings::{Certificate, CertificateFiles, Listen, Settings};
+use crate::tls::{Authority, ByName, CertificateError, Certificates, FileCertificate, Held, Index, Named, Tls};
+
+/// Opened once at start; files that are broken are told then.
+pub(super) struct Identities {
+    state: Option<std::path::PathBuf>,
+    named: BTreeMap<String, Arc<FileCertificate>>,
+    /// Those of listeners.
+    own: Mutex<Vec<Arc<FileCertificate>>>,
+    authority: OnceLock<Arc<Authority>>,
+    by_name: Arc<ByName>,
+}
+
+impl Identities {
+    pub(super) fn open(settings: &Settings) -> Result<Identities, StartError> {
+        let open = |(name, files): (&String, &CertificateFiles)| match FileCertificate::open(name, files) {
+            Ok(certificate) => Ok((name.clone(), Arc::new(certificate))),
+            Err(source) => Err(StartError::NamedCertificate { name: name.clone(), source }),
+        };
+        Ok(Identities {
+            state: settings.state.dir.clone(),
+            named: settings.certificate.iter().map(open).collect::<Result<_, _>>()?,
+            own: Mutex::default(),
+            authority: OnceLock::new(),
+            by_name: Arc::default(),
+        })
+    }
+
+    /// What a listener shows.
+    pub(super) fn listener(&self, listen: &Listen) -> Result<Tls, CertificateError> {
+        let held = match &listen.certificate {
+            Some(Certificate::Files(files)) => {
+                let certificate = Arc::new(FileCertificate::open(&listen.name, files)?);
+                self.own.lock().unwrap_or_else(PoisonError::into_inner).push(certificate.clone());
+                Held::Files(certificate)
+            }
+            Some(Certificate::Internal(_)) | None => Held::Internal(self.authority()?),
+        };
+        let certificates = Certificates::new(held, listen.unknown_names, self.by_name.clone());
+        Tls::new(listen, Arc::new(certificates))
+    }
+
+    /// One CA for all, opened when the first one needs it.
+    fn authority(&self) -> Result<Arc<Authority>, CertificateError> {
+        if let Some(authority) = self.authority.get() {
+            return Ok(authority.clone());
+        }
+        let authority = Arc::new(Authority::open(self.state.as_deref())?);
+        Ok(self.authority.get_or_init(|| authority).clone())
+    }
+
+    /// All certificates that live in files.
+    pub(super) fn files(&self) -> Vec<Arc<FileCertificate>> {
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        self.named.values().chain(own.iter()).cloned().collect()
+    }
+
+    /// Names show from now on what the table says.
+    pub(super) fn apply(&self, table: &Table) {
+        let mut index = Index::default();
+        for (name, wildcard, policy) in table.names.iter() {
+            let of = if wildcard { &mut index.one_label } else { &mut index.exact };
+            of.insert(name.into(), self.bind(name, policy));
+        }
+        self.by_name.put(index);
+    }
+
+    fn bind(&self, name: &str, policy: &NamePolicy) -> Named {
+        let held = match &policy.certificate {
+            NameCertificate::Listener => None,
+            NameCertificate::Internal => match self.authority() {
+                Ok(authority) => Some(Held::Internal(authority)),
+                Err(error) => {
+                    tracing::error!(%error, name, "no local CA: the name shows the listener's certificate");
+                    None
+                }
+            },
+            // The document was checked against the settings; a name it may not know here is shown the listener's.
+            NameCertificate::Named(certificate) => self.named.get(&**certificate).cloned().map(Held::Files),
+        };
+        Named { held, only_tls13: policy.min_version == TlsVersion::V1_3 }
+    }
+}
