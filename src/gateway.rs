@@ -129,8 +129,14 @@ impl Gateway {
 
         let drain = Drain::default();
         let (shutdown, shutdown_watch) = tokio::sync::watch::channel(false);
-        let proxy =
-            Arc::new(Proxy::new(&settings, handle.live().clone(), telemetry.clone(), &tasks, shutdown_watch.clone()));
+        let proxy = Arc::new(Proxy::new(
+            &settings,
+            handle.live().clone(),
+            telemetry.clone(),
+            &tasks,
+            identities.challenges(),
+            shutdown_watch.clone(),
+        ));
         let admission = Arc::new(Admission::new(settings.limits.connections, settings.limits.connections_per_address));
         let gateway = Gateway {
             offer: None,

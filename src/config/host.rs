@@ -11,7 +11,7 @@ use crate::scalar::Span;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Host {
-    /// Which certificate the name shows: `internal` (a leaf of the local CA), or the name of a `[certificate.NAME]` of `edge.toml`. Default: the listener's.
+    /// Which certificate the name shows: `internal` (a leaf of the local CA), `acme` (from the one `[ca.NAME]` of `edge.toml`) or `acme:NAME`, or the name of a `[certificate.NAME]` of `edge.toml`. Default: the listener's.
     #[serde(default)]
     pub certificate: Option<String>,
     /// Least TLS version, `1.2` or `1.3`. A client that cannot fails the handshake. Default `1.2`.

@@ -13,7 +13,7 @@ use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, Ser
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v1::server::HttpSession as H1Session;
 use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_util::io::read_buf;
@@ -35,7 +35,7 @@ use crate::settings::{HttpVersion, Limits, Listen};
 use crate::telemetry::Telemetry;
 use crate::telemetry::access::{Durations, Entry};
 use crate::telemetry::metrics::{Handshake, Refused};
-use crate::tls::Tls;
+use crate::tls::{Purpose, Tls};
 
 /// How long after an HTTP/2 connection its last requests may begin: a runtime that is late by more has other troubles.
 const LATE_STREAM_PAUSE: Duration = Duration::from_millis(50);
@@ -131,8 +131,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
         let handshake = async {
             let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), socket).await?;
             let sni = start.client_hello().server_name().map(Box::<str>::from);
-            let config = tls.config(sni.as_deref());
-            Ok::<_, std::io::Error>((sni, start.into_stream(config).await?))
+            let (config, purpose) = tls.config(&start.client_hello());
+            Ok::<_, std::io::Error>((sni, purpose, start.into_stream(config).await?))
         };
         let Some(outcome) = self.unless_draining(tokio::time::timeout(bound, handshake)).await else { return };
         self.telemetry.metrics.front.handshake(match &outcome {
@@ -141,7 +141,12 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
             Err(_) => Handshake::Timeout,
         });
         let (sni, stream) = match outcome {
-            Ok(Ok(done)) => done,
+            Ok(Ok((sni, Purpose::Requests, stream))) => (sni, stream),
+            // The handshake was the answer.
+            Ok(Ok((_, Purpose::Challenge, mut stream))) => {
+                let _ = stream.shutdown().await;
+                return;
+            }
             Ok(Err(error)) => return tracing::debug!(%peer, %error, "handshake failed"),
             Err(_) => return tracing::debug!(%peer, "handshake took too long"),
         };

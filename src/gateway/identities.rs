@@ -7,7 +7,9 @@ use super::StartError;
 use crate::config::TlsVersion;
 use crate::routes::{NameCertificate, NamePolicy, Table};
 use crate::settings::{Certificate, CertificateFiles, Listen, Settings};
-use crate::tls::{Authority, ByName, CertificateError, Certificates, FileCertificate, Held, Index, Named, Tls};
+use crate::tls::{
+    Acme, Authority, ByName, CertificateError, Certificates, Challenges, FileCertificate, Held, Index, Named, Tls,
+};
 
 /// Opened once at start; files that are broken are told then.
 pub(super) struct Identities {
@@ -16,6 +18,7 @@ pub(super) struct Identities {
     /// Those of listeners.
     own: Mutex<Vec<Arc<FileCertificate>>>,
     authority: OnceLock<Arc<Authority>>,
+    acme: Option<Arc<Acme>>,
     by_name: Arc<ByName>,
 }
 
@@ -25,7 +28,15 @@ impl Identities {
             Ok(certificate) => Ok((name.clone(), Arc::new(certificate))),
             Err(source) => Err(StartError::NamedCertificate { name: name.clone(), source }),
         };
+        let acme = match &settings.state.dir {
+            Some(dir) if !settings.ca.is_empty() => {
+                let failed = |source| StartError::State { path: dir.clone(), source };
+                Some(Arc::new(Acme::open(dir, &settings.ca).map_err(failed)?))
+            }
+            _ => None,
+        };
         Ok(Identities {
+            acme,
             state: settings.state.dir.clone(),
             named: settings.certificate.iter().map(open).collect::<Result<_, _>>()?,
             own: Mutex::default(),
@@ -45,7 +56,16 @@ impl Identities {
             Some(Certificate::Internal(_)) | None => Held::Internal(self.authority()?),
         };
         let certificates = Certificates::new(held, listen.unknown_names, self.by_name.clone());
-        Tls::new(listen, Arc::new(certificates))
+        Tls::new(listen, Arc::new(certificates), self.challenges())
+    }
+
+    pub(super) fn acme(&self) -> Option<&Arc<Acme>> {
+        self.acme.as_ref()
+    }
+
+    /// What CAs ask to see.
+    pub(super) fn challenges(&self) -> Option<Arc<Challenges>> {
+        Some(self.acme.as_ref()?.challenges().clone())
     }
 
     /// One CA for all, opened when the first one needs it.
@@ -70,6 +90,13 @@ impl Identities {
             let of = if wildcard { &mut index.one_label } else { &mut index.exact };
             of.insert(name.into(), self.bind(name, policy));
         }
+        if let Some(acme) = &self.acme {
+            let held = index.exact.values().filter_map(|named| match &named.held {
+                Some(Held::Acme(certificate)) => Some(certificate.clone()),
+                Some(Held::Files(_) | Held::Internal(_)) | None => None,
+            });
+            acme.want(&held.collect::<Vec<_>>());
+        }
         self.by_name.put(index);
     }
 
@@ -83,6 +110,7 @@ impl Identities {
                     None
                 }
             },
+            NameCertificate::Acme(ca) => self.acme.as_ref().map(|acme| Held::Acme(acme.certificate(ca, name))),
             // The document was checked against the settings; a name it may not know here is shown the listener's.
             NameCertificate::Named(certificate) => self.named.get(&**certificate).cloned().map(Held::Files),
         };

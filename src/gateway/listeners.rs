@@ -179,6 +179,9 @@ impl Gateway {
     pub(super) fn look_after_certificates(&self) {
         let files = self.identities.files();
         self.tasks.spawn_forever("certificates", tls::watch(files.clone()));
+        if let Some(acme) = self.identities.acme() {
+            self.tasks.spawn_forever("acme", acme.clone().run());
+        }
         self.control.on_reload(Box::new(move || files.iter().for_each(|certificate| certificate.look())));
     }
 

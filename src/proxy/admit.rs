@@ -13,6 +13,8 @@ use crate::facts::{Scheme, host, path};
 use crate::rejection::{Code, Rejection};
 use crate::routes::Found;
 
+/// RFC 8555 8.3. Answered before any route while an order is under way.
+const CHALLENGE_PATH: &str = "/.well-known/acme-challenge/";
 const TRACEPARENT: &str = "traceparent";
 
 impl Gate {
@@ -39,6 +41,13 @@ impl Gate {
         ctx.revision = Some(table.revision.clone());
         strip(session.req_header_mut(), ctx.trusted, |name| table.is_reserved(name));
         self.normalise(session, ctx)?;
+        if let Some(challenges) = &self.challenges {
+            let path = ctx.head(session).path;
+            ctx.proof = path.strip_prefix(CHALLENGE_PATH).and_then(|token| challenges.http(token));
+            if ctx.proof.is_some() {
+                return Ok(());
+            }
+        }
         ctx.hsts = {
             let head = ctx.head(session);
             let name = table.names.find(head.host).filter(|_| head.scheme == Scheme::Https);

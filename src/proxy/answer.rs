@@ -173,6 +173,14 @@ impl Gate {
         self.redirect_to(session, ctx, redirect.status, location).await
     }
 
+    /// The key authorization of a challenge (RFC 8555 8.3).
+    pub(super) async fn prove(&self, session: &mut Session, ctx: &mut Ctx, proof: String) -> Result<()> {
+        let mut head = ResponseHeader::build(StatusCode::OK, Some(6))?;
+        head.insert_header(CONTENT_TYPE, "application/octet-stream")?;
+        head.insert_header(CONTENT_LENGTH, proof.len().to_string())?;
+        self.write(session, ctx, head, Bytes::from(proof)).await
+    }
+
     pub(super) async fn redirect_to(
         &self,
         session: &mut Session,

@@ -55,6 +55,8 @@ pub(crate) struct Ctx {
     pub(crate) route: Option<Arc<Route>>,
     pub(crate) captures: PathCaptures,
     pub(crate) pool: Option<Arc<Pool>>,
+    /// What a CA asks to see (ACME, HTTP-01).
+    pub(crate) proof: Option<String>,
     /// Where the name is served over https only.
     pub(crate) to_https: Option<HeaderValue>,
     /// `Strict-Transport-Security` of the name, over https.
@@ -140,6 +142,7 @@ impl Ctx {
             route: None,
             captures: PathCaptures::default(),
             pool: None,
+            proof: None,
             to_https: None,
             hsts: None,
             share_cookie: None,

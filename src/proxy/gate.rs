@@ -26,6 +26,7 @@ use crate::rejection::{Code, Rejection};
 use crate::routes::{Destination, Live};
 use crate::settings::Limits;
 use crate::telemetry::Telemetry;
+use crate::tls::Challenges;
 use crate::upstream::Outcome;
 
 /// What all requests share.
@@ -43,6 +44,7 @@ pub(crate) struct Gate {
     pub(super) reaper: Arc<Reaper>,
     pub(super) material: TlsMaterial,
     pub(super) mirrors: super::mirror::Mirrors,
+    pub(super) challenges: Option<Arc<Challenges>>,
     pub(super) shutdown: watch::Receiver<bool>,
 }
 
@@ -53,6 +55,7 @@ impl Gate {
         telemetry: Arc<Telemetry>,
         reaper: Arc<Reaper>,
         mirrors: super::mirror::Mirrors,
+        challenges: Option<Arc<Challenges>>,
         shutdown: watch::Receiver<bool>,
     ) -> Gate {
         let name = settings.node_name().to_owned();
@@ -68,6 +71,7 @@ impl Gate {
             reaper,
             material: TlsMaterial::default(),
             mirrors,
+            challenges,
             shutdown,
         }
     }
@@ -112,6 +116,10 @@ impl ProxyHttp for Gate {
         };
         if let Err(rejection) = admitted {
             self.reject(session, ctx, rejection).await?;
+            return Ok(true);
+        }
+        if let Some(proof) = ctx.proof.take() {
+            self.prove(session, ctx, proof).await?;
             return Ok(true);
         }
         if let Some(location) = ctx.to_https.take() {

@@ -37,6 +37,7 @@ use crate::routes::Live;
 use crate::settings::Settings;
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
+use crate::tls::Challenges;
 
 /// Idle connections to upstreams that are kept, all endpoints together.
 const IDLE_UPSTREAM_CONNECTIONS: usize = 4096;
@@ -55,11 +56,12 @@ impl Proxy {
         live: Arc<Live>,
         telemetry: Arc<Telemetry>,
         tasks: &Tasks,
+        challenges: Option<Arc<Challenges>>,
         shutdown: watch::Receiver<bool>,
     ) -> Proxy {
         let reaper = Arc::new(Reaper::default());
         tasks.spawn_forever("reaper", reaper.clone().run());
-        let gate = Gate::new(settings, live, telemetry, reaper, Mirrors::new(tasks.clone()), shutdown);
+        let gate = Gate::new(settings, live, telemetry, reaper, Mirrors::new(tasks.clone()), challenges, shutdown);
         let conf = ServerConf {
             threads: settings.threads(),
             upstream_keepalive_pool_size: IDLE_UPSTREAM_CONNECTIONS,

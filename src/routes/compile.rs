@@ -46,6 +46,8 @@ pub struct Env {
     pub region: Option<String>,
     /// Names of the certificates that hosts may show. `None`: unknown, without the boot settings.
     pub certificates: Option<BTreeSet<String>>,
+    /// Names of the CAs that speak ACME. `None`: unknown.
+    pub authorities: Option<BTreeSet<String>>,
 }
 
 impl Env {
@@ -54,6 +56,7 @@ impl Env {
             listeners: settings.listen.iter().map(|listen| (listen.name.clone(), listen.public)).collect(),
             region: settings.node.region.clone(),
             certificates: Some(settings.certificate.keys().cloned().collect()),
+            authorities: Some(settings.ca.keys().cloned().collect()),
         }
     }
 
@@ -64,11 +67,7 @@ impl Env {
         names.extend(document.test.iter().filter_map(|case| case.given.listen.as_deref()));
         names.remove("public");
         let named = names.into_iter().map(|name| (name.to_owned(), false));
-        Env {
-            listeners: std::iter::once(("public".to_owned(), true)).chain(named).collect(),
-            region: None,
-            certificates: None,
-        }
+        Env { listeners: std::iter::once(("public".to_owned(), true)).chain(named).collect(), ..Env::default() }
     }
 }
 

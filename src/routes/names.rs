@@ -20,6 +20,8 @@ pub enum NameCertificate {
     Listener,
     /// A leaf of the local CA.
     Internal,
+    /// From a `[ca.NAME]` of the boot settings.
+    Acme(Box<str>),
     /// `[certificate.NAME]` of the boot settings.
     Named(Box<str>),
 }
@@ -65,6 +67,11 @@ impl Names {
         for (name, words) in words {
             let path = Path::of(["host", name]);
             let policy = Arc::new(policy(words, env, &path, problems));
+            if name.starts_with('*') && matches!(policy.certificate, NameCertificate::Acme(_)) {
+                let problem = Problem::error(path.at("certificate"), "a CA proves wildcards by DNS only");
+                problems
+                    .push(problem.help("name each host, or write the certificate's files under [certificate.NAME]"));
+            }
             let twice = match name.parse::<HostPattern>() {
                 Ok(HostPattern::Exact(name)) => names.exact.insert(name, policy).is_some(),
                 Ok(HostPattern::OneLabel(suffix)) => names.one_label.insert(suffix, policy).is_some(),
@@ -93,6 +100,9 @@ fn policy(words: &config::Host, env: &Env, path: &Path, problems: &mut Vec<Probl
     let certificate = match certificate.as_deref() {
         None => NameCertificate::Listener,
         Some("internal") => NameCertificate::Internal,
+        Some(text) if text == "acme" || text.starts_with("acme:") => {
+            NameCertificate::Acme(authority(text, env, path, problems).into())
+        }
         Some(name) => {
             if let Some(known) = env.certificates.as_ref().filter(|known| !known.contains(name)) {
                 let message = format!("there is no certificate `{name}` in the boot settings");
@@ -110,6 +120,31 @@ fn policy(words: &config::Host, env: &Env, path: &Path, problems: &mut Vec<Probl
         min_version: *min_version,
         hsts: hsts.as_ref().map(|words| strict_transport(words, &path.at("hsts"), problems)),
         cleartext: *http,
+    }
+}
+
+/// The CA that `acme` or `acme:NAME` means.
+fn authority(text: &str, env: &Env, path: &Path, problems: &mut Vec<Problem>) -> String {
+    let named = text.strip_prefix("acme:");
+    let Some(known) = &env.authorities else { return named.unwrap_or_default().to_owned() };
+    let mut all = known.iter();
+    match (named, all.next(), all.next()) {
+        (Some(name), _, _) if known.contains(name) => name.to_owned(),
+        (None, Some(only), None) => only.clone(),
+        (None, Some(one), Some(_)) => {
+            let problem = Problem::error(path.at("certificate"), "there are several CAs in the boot settings");
+            problems.push(problem.help(format!("say which: \"acme:{one}\"")));
+            String::new()
+        }
+        (_, _, _) => {
+            let message = match named {
+                Some(name) => format!("there is no CA `{name}` in the boot settings"),
+                None => "there is no CA in the boot settings".to_owned(),
+            };
+            let help = "add a [ca.NAME] with its directory to edge.toml";
+            problems.push(Problem::error(path.at("certificate"), message).help(help));
+            String::new()
+        }
     }
 }
 

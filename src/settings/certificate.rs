@@ -8,6 +8,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use crate::scalar::{OneOrMany, Span};
+
 /// Where a listener's certificate comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
@@ -32,6 +34,27 @@ pub struct CertificateFiles {
     pub chain: PathBuf,
     /// Private key (PKCS#8, SEC1 or PKCS#1).
     pub key: PathBuf,
+}
+
+/// A certificate authority that speaks ACME (RFC 8555). To name one is to agree to its terms of service.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "{ directory = \"https://..\" }")]
+pub struct Ca {
+    /// URL of its directory, such as `https://acme-v02.api.letsencrypt.org/directory`.
+    pub directory: String,
+    /// Where it may write to about the account, such as `mailto:ops@example.com`. Default: nowhere.
+    #[serde(default)]
+    pub contact: OneOrMany<String>,
+    /// PEM file of the root that the directory's own certificate is verified against. Default: the system's roots.
+    #[serde(default)]
+    pub root: Option<PathBuf>,
+    /// Wait after the first failed order for a name; five times longer after each further one, up to 6h. Default 1m.
+    #[serde(default = "retry")]
+    pub retry: Span,
+}
+
+fn retry() -> Span {
+    Span::from_secs(60)
 }
 
 impl<'de> Deserialize<'de> for Certificate {

@@ -91,6 +91,24 @@ impl Settings {
             let help = if name == "internal" { "it stands for the local CA: take another name" } else { NAME_HELP };
             error(top.at("certificate").at(name), format!("`{name}` is not a name for a certificate"), help);
         }
+        for (name, ca) in &self.ca {
+            let at = top.at("ca").at(name);
+            if !is_name(name) {
+                error(at.clone(), format!("`{name}` is not a name for a CA"), NAME_HELP);
+            }
+            if !is_https(&ca.directory) {
+                let message = format!("`{}` is not the URL of a directory", ca.directory);
+                error(at.at("directory"), message, "write \"https://acme-v02.api.letsencrypt.org/directory\"");
+            }
+            for (index, contact) in ca.contact.iter().enumerate().filter(|(_, contact)| !contact.contains(':')) {
+                let at = at.at("contact").at(index);
+                error(at, format!("`{contact}` is no URL"), "write \"mailto:ops@example.com\"");
+            }
+            if self.state.dir.is_none() {
+                let help = "set state.dir: without it every start would ask for new certificates";
+                error(at, "there is no place to keep accounts and certificates".to_owned(), help);
+            }
+        }
         if !is_level(&self.log.level) {
             let help = "write error, warn, info, debug or trace, or filters such as \"info,tollgate::upstream=debug\"";
             error(top.at("log").at("level"), format!("`{}` is not a log level", self.log.level), help);
@@ -245,6 +263,10 @@ fn is_level(filter: &str) -> bool {
         Some((target, part)) => !target.trim().is_empty() && level(part.trim()),
         None => level(part.trim()),
     })
+}
+
+fn is_https(text: &str) -> bool {
+    text.parse::<http::Uri>().is_ok_and(|uri| uri.scheme_str() == Some("https") && uri.host().is_some())
 }
 
 fn is_network(text: &str) -> bool {

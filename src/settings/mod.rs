@@ -14,7 +14,7 @@ use crate::scalar::{OneOrMany, Span};
 mod certificate;
 mod check;
 mod limits;
-pub use certificate::{Certificate, CertificateFiles, Internal};
+pub use certificate::{Ca, Certificate, CertificateFiles, Internal};
 pub use limits::{Http2, Limits};
 
 /// Boot settings. A change needs a restart.
@@ -41,6 +41,9 @@ pub struct Settings {
     /// Certificates by name, for `[host."..."]` of the document to refer to.
     #[serde(default)]
     pub certificate: BTreeMap<String, CertificateFiles>,
+    /// Certificate authorities that speak ACME, for `[host."..."]` of the document to refer to. What they give is kept in `state.dir`.
+    #[serde(default)]
+    pub ca: BTreeMap<String, Ca>,
     /// Where the document comes from.
     pub routes: Routes,
     /// Whose word about the client's address is believed.

@@ -4,6 +4,7 @@
 //! the name the client asks for. Files are looked at again and again, names are swapped with the document: both take effect
 //! with the next handshake. Nothing here touches a socket.
 
+mod acme;
 mod files;
 mod internal;
 mod names;
@@ -16,6 +17,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
 
+pub use acme::{Acme, AcmeCertificate, Challenges, Standing};
 pub use files::{FileCertificate, load};
 pub use internal::{Authority, AuthorityError};
 pub use names::{ByName, Held, Index, Named};
@@ -60,7 +62,7 @@ impl Certificates {
         let Some(name) = sni else { return Covers::Anything };
         let named = self.by_name.find(name).and_then(|named| named.held);
         match named.as_ref().unwrap_or(&self.own) {
-            Held::Internal(_) => Covers::ServerName,
+            Held::Internal(_) | Held::Acme(_) => Covers::ServerName,
             Held::Files(files) => files
                 .current()
                 .cert
@@ -79,7 +81,10 @@ impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name();
         match name.and_then(|name| self.by_name.find(name)) {
-            Some(Named { held, .. }) => held.as_ref().unwrap_or(&self.own).certificate(name),
+            // Until a CA has given one, the listener's own keeps the name reachable.
+            Some(Named { held, .. }) => {
+                held.and_then(|held| held.certificate(name)).or_else(|| self.own.certificate(name))
+            }
             None if self.unknown == UnknownNames::Refuse => None,
             None => self.own.certificate(name),
         }
@@ -124,11 +129,16 @@ pub struct Tls {
     pub certificates: Arc<Certificates>,
     any: Arc<ServerConfig>,
     only_tls13: Arc<ServerConfig>,
+    challenges: Option<Arc<ServerConfig>>,
 }
 
 impl Tls {
     /// TLS 1.2 and 1.3, the provider's ciphers, stateless tickets whose keys rotate, no early data.
-    pub fn new(listen: &Listen, certificates: Arc<Certificates>) -> Result<Tls, CertificateError> {
+    pub fn new(
+        listen: &Listen,
+        certificates: Arc<Certificates>,
+        challenges: Option<Arc<Challenges>>,
+    ) -> Result<Tls, CertificateError> {
         let config = |versions: &[&'static rustls::SupportedProtocolVersion]| {
             let builder = ServerConfig::builder_with_protocol_versions(versions).with_no_client_auth();
             let mut config = builder.with_cert_resolver(certificates.clone());
@@ -146,16 +156,37 @@ impl Tls {
         };
         let any = config(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
         let only_tls13 = config(&[&rustls::version::TLS13])?;
-        Ok(Tls { certificates, any, only_tls13 })
+        let challenges = challenges.map(|challenges| {
+            let mut config = ServerConfig::builder().with_no_client_auth().with_cert_resolver(challenges);
+            config.alpn_protocols = vec![acme::ALPN.to_vec()];
+            Arc::new(config)
+        });
+        Ok(Tls { certificates, any, only_tls13, challenges })
     }
 
-    /// The configuration for a handshake that asks for this name.
-    pub fn config(&self, server_name: Option<&str>) -> Arc<ServerConfig> {
+    /// The configuration for a handshake, and whether that is all there is to do (RFC 8737 3).
+    pub fn config(&self, hello: &ClientHello<'_>) -> (Arc<ServerConfig>, Purpose) {
+        let asks_for_proof = || hello.alpn().is_some_and(|mut all| all.any(|protocol| protocol == acme::ALPN));
+        if let Some(config) = self.challenges.as_ref().filter(|_| asks_for_proof()) {
+            return (config.clone(), Purpose::Challenge);
+        }
+        (self.config_for(hello.server_name()), Purpose::Requests)
+    }
+
+    fn config_for(&self, server_name: Option<&str>) -> Arc<ServerConfig> {
         match server_name.is_none_or(|name| self.certificates.takes_tls12(name)) {
             true => self.any.clone(),
             false => self.only_tls13.clone(),
         }
     }
+}
+
+/// What a handshake is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Requests,
+    /// A CA looks whether a name is ours.
+    Challenge,
 }
 
 /// Looks after certificate files for as long as the process lives.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use rustls::sign::CertifiedKey;
 
+use super::acme::AcmeCertificate;
 use super::files::FileCertificate;
 use super::internal::Authority;
 
@@ -14,6 +15,7 @@ use super::internal::Authority;
 pub enum Held {
     Files(Arc<FileCertificate>),
     Internal(Arc<Authority>),
+    Acme(Arc<AcmeCertificate>),
 }
 
 impl Held {
@@ -21,6 +23,7 @@ impl Held {
         match self {
             Held::Files(files) => Some(files.current()),
             Held::Internal(authority) => authority.leaf(server_name),
+            Held::Acme(certificate) => certificate.current(),
         }
     }
 }

@@ -5,6 +5,7 @@
 #[macro_use]
 mod kit;
 
+mod acme;
 mod balancing;
 mod blame;
 mod certificates;

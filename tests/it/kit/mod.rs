@@ -31,6 +31,7 @@ pub(crate) mod load;
 pub(crate) mod metrics;
 pub(crate) mod operator;
 pub(crate) mod origin;
+pub(crate) mod pebble;
 pub(crate) mod port;
 pub(crate) mod raw;
 pub(crate) mod routes;

@@ -1,0 +1,98 @@
+//! When a certificate is asked for: at once if there is none, at two thirds of its life, later after failures. Pure.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// Longest wait after failures.
+const WAIT_MAX: Duration = Duration::from_secs(6 * 3_600);
+/// A CA that says that it is asked too often is left alone for this long at least.
+const RATE_LIMITED: Duration = Duration::from_secs(3_600);
+/// How much longer each wait is than the one before: of Let's Encrypt's five failures an hour, four are used.
+const GROWTH: u32 = 5;
+
+/// From when to when a certificate is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Life {
+    pub(super) not_before: SystemTime,
+    pub(super) not_after: SystemTime,
+}
+
+/// How the last orders went. Kept across restarts, so that a crash loop asks a CA no more often.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) failures: u32,
+    /// No order before this second of the Unix epoch.
+    pub(super) not_before_unix: u64,
+}
+
+impl Record {
+    /// After another failure. `first` is the wait after the first one.
+    pub(super) fn failed(self, now: SystemTime, first: Duration, rate_limited: bool, name: &str) -> Record {
+        let grown = first.saturating_mul(GROWTH.saturating_pow(self.failures.min(16)));
+        let wait = grown.min(WAIT_MAX).max(if rate_limited { RATE_LIMITED } else { Duration::ZERO });
+        let wait = wait + wait.mul_f64(share(name) / 10.0);
+        let at = (now + wait).duration_since(UNIX_EPOCH).unwrap_or_default();
+        Record { failures: self.failures.saturating_add(1), not_before_unix: at.as_millis().div_ceil(1_000) as u64 }
+    }
+}
+
+/// When the next order is due.
+pub(super) fn due(life: Option<Life>, record: Record, name: &str) -> SystemTime {
+    let allowed = UNIX_EPOCH + Duration::from_secs(record.not_before_unix);
+    let Some(Life { not_before, not_after }) = life else { return allowed };
+    let lifetime = not_after.duration_since(not_before).unwrap_or_default();
+    // Spread over a thirtieth of the life, so that names that began together do not renew together.
+    let renewal = not_before + lifetime * 2 / 3 + lifetime.mul_f64(share(name) / 30.0);
+    renewal.max(allowed)
+}
+
+/// A number from 0 to 1 that is always the same for a name.
+fn share(name: &str) -> f64 {
+    let hash = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    (hash >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    #[test]
+    fn renews_after_two_thirds_and_not_all_at_once() {
+        let start = UNIX_EPOCH + 20_000 * DAY;
+        let life = Some(Life { not_before: start, not_after: start + 90 * DAY });
+        let at = |name: &str| due(life, Record::default(), name).duration_since(start).unwrap();
+        for name in ["a.test", "b.test", "c.test"] {
+            assert!(at(name) >= 60 * DAY && at(name) <= 63 * DAY, "{name}: {:?}", at(name));
+        }
+        assert_ne!(at("a.test"), at("b.test"));
+        assert!(due(None, Record::default(), "a.test") <= UNIX_EPOCH);
+    }
+
+    #[test]
+    fn failures_are_waited_out_longer_and_longer() {
+        let now = UNIX_EPOCH + 20_000 * DAY;
+        let minute = Duration::from_secs(60);
+        let mut record = Record::default();
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            record = record.failed(now, minute, false, "a.test");
+            waits.push(due(None, record, "a.test").duration_since(now).unwrap());
+        }
+        assert!(waits.is_sorted());
+        assert!(waits[0] >= minute && waits[0] <= 2 * minute, "{waits:?}");
+        assert!(waits[7] >= WAIT_MAX && waits[7] <= WAIT_MAX * 2, "{waits:?}");
+        // No more than five in any hour.
+        let within = waits.iter().scan(Duration::ZERO, |sum, wait| {
+            *sum += *wait;
+            Some(*sum)
+        });
+        assert!(within.take_while(|at| *at < RATE_LIMITED).count() <= 4, "{waits:?}");
+        let limited = Record::default().failed(now, minute, true, "a.test");
+        assert!(due(None, limited, "a.test") >= now + RATE_LIMITED);
+    }
+}
