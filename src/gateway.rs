@@ -162,6 +162,10 @@ impl Gateway {
             live: gateway.control.live().clone(),
             status: gateway.control.watch(),
             drain: gateway.drain.clone(),
+            certificates: {
+                let identities = gateway.identities.clone();
+                Arc::new(move || identities.shown())
+            },
             listening: Arc::default(),
         };
         let listening = state.listening.clone();

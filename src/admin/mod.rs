@@ -21,6 +21,7 @@ use crate::routes::Live;
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::{PoolReading, Readings};
 use crate::telemetry::{AccessLog, Metrics};
+use crate::tls::Shown;
 use crate::upstream::{EndpointState, Pools};
 
 mod explain;
@@ -51,6 +52,8 @@ pub struct State {
     pub live: Arc<Live>,
     pub status: watch::Receiver<Arc<Status>>,
     pub drain: Drain,
+    /// What the gateway shows as its own.
+    pub certificates: Arc<dyn Fn() -> Vec<Shown> + Send + Sync>,
     /// Set once all listeners accept.
     pub listening: Arc<AtomicBool>,
 }
@@ -66,6 +69,7 @@ pub fn admin_router(state: State, guard: Guard) -> Router {
         .route("/routes", get(views::routes))
         .route("/upstreams", get(views::upstreams))
         .route("/config", get(views::config))
+        .route("/certs", get(views::certs))
         .route("/tasks", get(views::tasks))
         .route("/explain", post(explain::explain))
         .route("/tap", get(tap::tap))
@@ -119,7 +123,9 @@ impl State {
                 panics: counts.panic_picks,
             }
         });
-        Readings { pools: pools.collect(), tasks: self.tasks.running() }
+        let certificates = (self.certificates)().into_iter();
+        let certificates = certificates.map(|one| (one.name, one.source, one.not_after_unix.unwrap_or_default()));
+        Readings { pools: pools.collect(), tasks: self.tasks.running(), certificates: certificates.collect() }
     }
 }
 

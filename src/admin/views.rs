@@ -23,6 +23,10 @@ pub(super) async fn config(Extract(state): Extract<State>) -> Response {
     uncached(Json(&*status))
 }
 
+pub(super) async fn certs(Extract(state): Extract<State>) -> Response {
+    uncached(Json(json!({ "certificates": (state.certificates)() })))
+}
+
 pub(super) async fn tasks(Extract(state): Extract<State>) -> Response {
     uncached(Json(json!({ "tasks": state.tasks.running() })))
 }

@@ -2,22 +2,14 @@
 //! gateway itself.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use http::Method;
 
+use super::ask::ask;
 use super::load::{Files, Loaded, failed};
 use super::{Exit, Format, print};
 use crate::config::References;
 use crate::routes::{Explanation, HeaderChanges, Outcome, Question, Why};
-use crate::settings::Admin;
-
-const LIVE_TIMEOUT: Duration = Duration::from_secs(10);
-const ANSWER_MAX: usize = 64 << 20;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -89,58 +81,8 @@ fn ask_live(args: &Args) -> Result<Explanation, Exit> {
     let asked = serde_json::json!({
         "method": args.method, "url": args.url, "headers": headers, "from": args.from, "listen": args.listen,
     });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| failed(&error.to_string()))?;
-    let answer = runtime.block_on(async {
-        match tokio::time::timeout(LIVE_TIMEOUT, post(&admin, asked.to_string())).await {
-            Ok(answer) => answer,
-            Err(_) => Err("no answer in time".to_owned()),
-        }
-    });
-    let answer = answer.map_err(|reason| failed(&format!("{}: {reason}", admin.address)))?;
+    let answer = ask(&admin, Method::POST, "/explain", Some(asked.to_string())).map_err(|reason| failed(&reason))?;
     serde_json::from_slice(&answer).map_err(|error| failed(&format!("{}: not an explanation: {error}", admin.address)))
-}
-
-async fn post(admin: &Admin, body: String) -> Result<Bytes, String> {
-    if let Some(path) = admin.address.strip_prefix("unix:") {
-        let stream = tokio::net::UnixStream::connect(path).await.map_err(|error| error.to_string())?;
-        return exchange(stream, "localhost", admin, body).await;
-    }
-    let address: SocketAddr = admin.address.parse().map_err(|_| "not an address".to_owned())?;
-    // What listens everywhere is asked here.
-    let address = match address {
-        SocketAddr::V4(v4) if v4.ip().is_unspecified() => SocketAddr::from(([127, 0, 0, 1], v4.port())),
-        SocketAddr::V6(v6) if v6.ip().is_unspecified() => SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, v6.port())),
-        other => other,
-    };
-    let stream = tokio::net::TcpStream::connect(address).await.map_err(|error| error.to_string())?;
-    exchange(stream, &address.to_string(), admin, body).await
-}
-
-async fn exchange(
-    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    host: &str,
-    admin: &Admin,
-    body: String,
-) -> Result<Bytes, String> {
-    let text = |error: hyper::Error| error.to_string();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
-    let mut request = http::Request::post("/explain")
-        .header(http::header::HOST, host)
-        .header(http::header::CONTENT_TYPE, "application/json");
-    if let Some(token) = &admin.token {
-        request = request.header(http::header::AUTHORIZATION, format!("Bearer {}", token.trim()));
-    }
-    let request = request.body(Full::new(Bytes::from(body))).map_err(|error| error.to_string())?;
-    let exchange = async move {
-        let response = sender.send_request(request).await.map_err(text)?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
-        let body = body.map_err(|error| error.to_string())?.to_bytes();
-        if status.is_success() { Ok(body) } else { Err(format!("{status}: {}", String::from_utf8_lossy(&body))) }
-    };
-    // The sender goes with the exchange, and the connection with the sender.
-    tokio::join!(exchange, connection).0
 }
 
 fn human(explanation: &Explanation) -> String {
@@ -197,9 +139,6 @@ fn why_lines(why: &Why) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use axum::extract::Json;
-    use axum::http::{HeaderMap, StatusCode};
-    use axum::routing::post;
     use clap::Parser as _;
 
     use super::*;
@@ -246,32 +185,5 @@ mod tests {
         assert_eq!(explained(&["--from", "here"]), Err(Exit::Usage));
         assert!(Line::try_parse_from(["explain", "GET", "http://h/", "-H", "no colon"]).is_err());
         assert!(Line::try_parse_from(["explain", "GET", "http://h/", "--live", "--routes", "x"]).is_err());
-    }
-
-    #[tokio::test]
-    async fn asks_a_gateway_with_its_token() {
-        let answer = |headers: HeaderMap, Json(asked): Json<serde_json::Value>| async move {
-            if headers.get("authorization").is_none_or(|value| value != "Bearer t") {
-                return Err(StatusCode::UNAUTHORIZED);
-            }
-            let outcome = serde_json::json!({ "route": asked["url"] });
-            Ok(Json(serde_json::json!({ "revision": "r", "request": null, "outcome": outcome, "others": [] })))
-        };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
-        let address = listener.local_addr().expect("address").to_string();
-        let server =
-            tokio::spawn(axum::serve(listener, axum::Router::new().route("/explain", post(answer))).into_future());
-        let ask = |token: &str| {
-            let admin = Admin { address: address.clone(), token: Some(token.to_owned()), hosts: Default::default() };
-            async move { post_to(&admin).await }
-        };
-        let explanation: Explanation = serde_json::from_slice(&ask("t").await.expect("an answer")).expect("JSON");
-        assert_eq!(explanation.outcome.route.as_deref(), Some("http://h/"));
-        assert!(ask("wrong").await.is_err_and(|reason| reason.contains("401")));
-        server.abort();
-    }
-
-    async fn post_to(admin: &Admin) -> Result<Bytes, String> {
-        super::post(admin, serde_json::json!({ "method": "GET", "url": "http://h/" }).to_string()).await
     }
 }

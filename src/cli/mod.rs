@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+mod ask;
+mod certs;
 mod check;
 mod completion;
 mod demo;
@@ -72,6 +74,8 @@ enum Command {
     Test(test::Args),
     /// List the routes in the order they are tried in.
     Routes(routes::Args),
+    /// List the certificates of the gateway that runs, or say how to trust the local CA.
+    Certs(certs::Args),
     /// Print the JSON Schema of a file, or the reference page.
     Schema(schema::Args),
     /// Print the version.
@@ -103,6 +107,7 @@ impl Command {
             Command::Explain(args) => explain::run(&args),
             Command::Test(args) => test::run(&args),
             Command::Routes(args) => routes::run(&args),
+            Command::Certs(args) => certs::run(&args),
             Command::Schema(args) => schema::run(&args),
             Command::Version(args) => version::run(&args),
             Command::Completion(args) => completion::run(&args, &mut Line::command()),

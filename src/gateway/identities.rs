@@ -8,7 +8,8 @@ use crate::config::TlsVersion;
 use crate::routes::{NameCertificate, NamePolicy, Table};
 use crate::settings::{Certificate, CertificateFiles, Listen, Settings};
 use crate::tls::{
-    Acme, Authority, ByName, CertificateError, Certificates, Challenges, FileCertificate, Held, Index, Named, Tls,
+    Acme, Authority, ByName, CertificateError, Certificates, Challenges, FileCertificate, Held, Index, Named, Shown,
+    Tls,
 };
 
 /// Opened once at start; files that are broken are told then.
@@ -81,6 +82,18 @@ impl Identities {
     pub(super) fn files(&self) -> Vec<Arc<FileCertificate>> {
         let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         self.named.values().chain(own.iter()).cloned().collect()
+    }
+
+    /// Everything, for operators.
+    pub(super) fn shown(&self) -> Vec<Shown> {
+        let files = self.files();
+        let acme = self.acme.iter().flat_map(|acme| acme.wanted());
+        files
+            .iter()
+            .map(|certificate| Shown::file(certificate))
+            .chain(acme.map(|certificate| Shown::acme(&certificate)))
+            .chain(self.authority.get().map(|authority| Shown::internal(authority)))
+            .collect()
     }
 
     /// Names show from now on what the table says.

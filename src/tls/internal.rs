@@ -15,6 +15,7 @@ use rcgen::{
     KeyUsagePurpose, SanType,
 };
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 
@@ -98,6 +99,10 @@ impl Authority {
     /// What a client has to trust, in PEM.
     pub fn root_pem(&self) -> &str {
         &self.root_pem
+    }
+
+    pub(super) fn root_der(&self) -> Option<CertificateDer<'static>> {
+        CertificateDer::from_pem_slice(self.root_pem.as_bytes()).ok()
     }
 
     /// The certificate for a server name; without one, for `localhost` and the loopback addresses.

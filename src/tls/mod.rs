@@ -8,6 +8,7 @@ mod acme;
 mod files;
 mod internal;
 mod names;
+mod shown;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ pub use acme::{Acme, AcmeCertificate, Challenges, Standing};
 pub use files::{FileCertificate, load};
 pub use internal::{Authority, AuthorityError};
 pub use names::{ByName, Held, Index, Named};
+pub use shown::Shown;
 
 use crate::settings::{HttpVersion, Listen, UnknownNames};
 

@@ -105,6 +105,26 @@ async fn a_change_of_routes_changes_the_next_handshake() {
 }
 
 #[tokio::test]
+async fn operators_see_what_is_shown_and_until_when() {
+    let (origin, shelf) = (Origin::text("ok"), Shelf::new());
+    shelf.write("one", &["one.test"]);
+    let document = routes::all_to(origin.address())
+        + "[host.\"one.test\"]\ncertificate = \"one\"\n[host.\"two.test\"]\ncertificate = \"internal\"\n";
+    let gateway = Gateway::with(&document, |settings| shelf.names(settings, "one")).await;
+    let all = gateway.admin("/certs").await.json()["certificates"].clone();
+    let find = |name: &str| all.as_array().unwrap().iter().find(|one| one["name"] == name).unwrap().clone();
+    assert_eq!((&find("one")["source"], &find("one")["names"][0]), (&"file".into(), &"one.test".into()));
+    assert!(find("one")["issuer"].as_str().unwrap().contains("authority of a test"));
+    assert_eq!(find("local CA")["source"], "internal");
+    assert_eq!(find("https")["names"].as_array().unwrap().len(), 4, "the listener's own");
+    let ends = find("one")["not_after_unix"].as_f64().unwrap();
+    let metric = "tollgate_certificate_expiry_timestamp_seconds{certificate=\"one\",source=\"file\"}";
+    assert_eq!(gateway.metric(metric).await, ends);
+    shelf.put("one.pem", "nonsense");
+    eventually!(gateway.admin("/certs").await.text().contains("one.pem holds no certificate in PEM"));
+}
+
+#[tokio::test]
 async fn files_are_taken_up_and_broken_ones_are_not() {
     let (origin, shelf) = (Origin::text("ok"), Shelf::new());
     let first = shelf.write("one", &["app.test"]).client(&[]);

@@ -163,5 +163,12 @@ impl Drop for Tap {
     }
 }
 
+/// A time as log lines have it.
+pub fn rfc3339(at: std::time::SystemTime) -> String {
+    let mut out = Vec::with_capacity(24);
+    date::push(&mut out, at);
+    String::from_utf8(out).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests;

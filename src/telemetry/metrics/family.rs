@@ -53,6 +53,9 @@ families! {
         "Connections of clients closed for breaking a bound.";
     HANDSHAKES = Counter "tollgate_handshakes_total" ["result"] "TLS handshakes with clients.";
 
+    CERTIFICATE_EXPIRY = Gauge "tollgate_certificate_expiry_timestamp_seconds" ["certificate", "source"]
+        "When a certificate ends; 0 while there is none.";
+
     CONFIG_INFO = Gauge "tollgate_config_info" ["revision"] "1, for the revision of the document applied.";
     CONFIG_APPLIED = Gauge "tollgate_config_applied_timestamp_seconds" [] "When that revision was applied.";
     CONFIG_CHANGES = Counter "tollgate_config_changes_total" ["result"] "Documents seen, by result.";

@@ -62,6 +62,8 @@ pub struct PoolReading {
 pub struct Readings {
     pub pools: Vec<PoolReading>,
     pub tasks: BTreeMap<&'static str, usize>,
+    /// Name, source, and when it ends, in seconds since 1970.
+    pub certificates: Vec<(String, String, u64)>,
 }
 
 impl Default for Metrics {
@@ -125,6 +127,9 @@ impl Metrics {
         out.value(&family::SPANS_DROPPED, &[], self.spans_dropped.value() as f64);
         for (name, running) in &readings.tasks {
             out.value(&family::TASKS, &[name], *running as f64);
+        }
+        for (name, source, ends) in &readings.certificates {
+            out.value(&family::CERTIFICATE_EXPIRY, &[name, source], *ends as f64);
         }
         process::expose(&mut out);
         out.text()

@@ -44,7 +44,8 @@ fn busy() -> (Metrics, Readings) {
         resolutions: [5, 0, 6],
         ..PoolReading::default()
     };
-    (metrics, Readings { pools: vec![pool], tasks: BTreeMap::from([("resolver", 2)]) })
+    let certificates = vec![("main".to_owned(), "file".to_owned(), 1_800_000_000)];
+    (metrics, Readings { pools: vec![pool], tasks: BTreeMap::from([("resolver", 2)]), certificates })
 }
 
 #[test]

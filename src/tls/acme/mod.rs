@@ -30,6 +30,7 @@ use order::{OrderError, Proof, obtain};
 use schedule::{Life, Record, due};
 use store::Store;
 
+use super::shown::Leaf;
 use crate::settings::Ca;
 
 /// Orders under way at once.
@@ -82,14 +83,10 @@ impl AcmeCertificate {
         self.current.load_full()
     }
 
-    /// From when to when it is good, when it is renewed, and what went wrong last.
+    /// When it is asked for next, and what went wrong last.
     pub fn standing(&self) -> Standing {
         let State { life, record, last_error, wanted: _, busy: _ } = self.lock().clone();
-        Standing {
-            not_after: life.map(|life| life.not_after),
-            next_order: due(life, record, &self.name).max(UNIX_EPOCH),
-            last_error,
-        }
+        Standing { next_order: due(life, record, &self.name).max(UNIX_EPOCH), last_error }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -100,7 +97,6 @@ impl AcmeCertificate {
 /// What an operator wants to know of a certificate.
 #[derive(Clone, Debug)]
 pub struct Standing {
-    pub not_after: Option<SystemTime>,
     pub next_order: SystemTime,
     pub last_error: Option<String>,
 }
@@ -312,11 +308,8 @@ fn parse(pem: &[u8]) -> Result<(CertifiedKey, Life), String> {
     let chain: Vec<CertificateDer<'static>> =
         CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| told(&error))?;
     let leaf = chain.first().ok_or("there is no certificate")?;
-    let (_, read) = x509_parser::parse_x509_certificate(leaf).map_err(|error| told(&error))?;
-    let time = |at: x509_parser::time::ASN1Time| {
-        UNIX_EPOCH + Duration::from_secs(u64::try_from(at.timestamp()).unwrap_or_default())
-    };
-    let life = Life { not_before: time(read.validity().not_before), not_after: time(read.validity().not_after) };
+    let read = Leaf::read(leaf)?;
+    let life = Life { not_before: read.not_before, not_after: read.not_after };
     let provider = rustls::crypto::CryptoProvider::get_default().ok_or("no crypto provider is installed")?;
     let certified = CertifiedKey::from_der(chain, key, provider).map_err(|error| told(&error))?;
     Ok((certified, life))
