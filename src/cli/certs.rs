@@ -21,7 +21,7 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Say how to trust the local CA.
-    Trust,
+    Trust(#[command(flatten)] Files),
 }
 
 #[derive(serde::Deserialize)]
@@ -30,11 +30,15 @@ struct Page {
 }
 
 pub(super) fn run(args: &Args) -> Exit {
-    let settings = match args.files.settings() {
+    let files = match &args.command {
+        Some(Command::Trust(files)) if files.config.is_some() => files,
+        _ => &args.files,
+    };
+    let settings = match files.settings() {
         Ok(settings) => settings,
         Err(exit) => return exit,
     };
-    if let Some(Command::Trust) = args.command {
+    if args.command.is_some() {
         let Some(dir) = settings.state.dir else {
             return failed("without state.dir the local CA is made anew at every start: there is nothing to trust");
         };

@@ -60,8 +60,17 @@ impl Files {
         let (name, text) = text_of(file)?;
         let variables = crate::config::from_environment();
         let (settings, problems, _) = best(|references| read::settings(&text, references, &variables));
-        settings.ok_or_else(|| invalid(&name, &text, &problems))
+        settings.ok_or_else(|| match read::is_document(&text) {
+            true => not_settings(&name),
+            false => invalid(&name, &text, &problems),
+        })
     }
+}
+
+/// A document where the boot settings belong: every key of it would be a mistake, and none is.
+pub(super) fn not_settings(name: &str) -> Exit {
+    eprintln!("tollgate: {name} is a document (routes.toml): -c takes the boot settings (edge.toml), which name it");
+    Exit::Invalid
 }
 
 /// What references stand for here if they can be resolved here; without them otherwise: these commands need no secrets.

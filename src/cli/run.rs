@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::runtime::Builder;
 
 use super::Exit;
+use super::load::not_settings;
 use crate::config::print::{Look, report_as};
 use crate::config::{References, from_environment, read};
 use crate::control::signals::{Signal, Signals};
@@ -59,6 +60,9 @@ pub(super) fn settings(path: &Path) -> Result<Settings, Exit> {
         Exit::Failed
     })?;
     let (settings, problems) = read::settings(&text, &References::resolve(), &from_environment());
+    if settings.is_none() && read::is_document(&text) {
+        return Err(not_settings(&name));
+    }
     eprint!("{}", report_as(look(), &name, &text, &problems));
     let settings = settings.ok_or(Exit::Invalid)?;
     init_log(&settings.log).map_err(|error| {

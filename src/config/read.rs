@@ -141,13 +141,26 @@ fn other_format(root: &Node<'_>) -> Option<Problem> {
 
 /// Tells settings from a document by the keys at the top. An empty text is a document.
 pub fn kind(text: &str) -> Kind {
+    let (document, settings) = telling_keys(text);
+    if settings > document { Kind::Settings } else { Kind::Document }
+}
+
+/// Whether a text is a document beyond doubt: one that says nothing is none.
+pub fn is_document(text: &str) -> bool {
+    let (document, settings) = telling_keys(text);
+    document > settings
+}
+
+/// How many keys at the top only a document has, and how many only settings have.
+fn telling_keys(text: &str) -> (usize, usize) {
     let root = tree::parse(text).root;
-    let Value::Table(entries) = &root.value else { return Kind::Document };
+    let Value::Table(entries) = &root.value else { return (0, 0) };
     let known = |words: &[&str]| entries.iter().filter(|entry| words.contains(&entry.key.as_ref())).count();
-    let document = known(&["route", "upstream", "defaults", "test"])
+    let document = known(&["route", "upstream", "host", "defaults", "test"])
         + entries.iter().filter(|e| e.key == "routes" && matches!(e.node.value, Value::List(_))).count();
     let settings =
         known(&["node", "state", "listen", "health", "admin", "trust", "limits", "dns", "log", "traces", "drain"])
+            + known(&["certificate", "ca"])
             + entries.iter().filter(|e| e.key == "routes" && matches!(e.node.value, Value::Table(_))).count();
-    if settings > document { Kind::Settings } else { Kind::Document }
+    (document, settings)
 }

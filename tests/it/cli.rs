@@ -274,3 +274,15 @@ fn secrets_are_printed_by_no_command() {
         assert!(!ran.said().contains("hunter2"), "{arguments:?}: {}", ran.said());
     }
 }
+
+#[tokio::test]
+async fn routes_in_the_place_of_settings_are_told_as_such() {
+    let folder = directory(&[("routes.toml", ROUTES), ("empty.toml", "format = 1\n")]);
+    for command in ["run", "routes", "certs"] {
+        let ran = tollgate(folder.path(), &[command, "-c", "routes.toml"]);
+        assert_eq!(ran.code, 1, "{}", ran.said());
+        assert!(ran.stderr.contains("is a document") && !ran.stderr.contains("unknown key"), "{}", ran.said());
+        let ran = tollgate(folder.path(), &[command, "-c", "empty.toml"]);
+        assert!(ran.code == 1 && ran.stderr.contains("listen"), "{}", ran.said());
+    }
+}
