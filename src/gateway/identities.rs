@@ -8,8 +8,8 @@ use crate::config::TlsVersion;
 use crate::routes::{NameCertificate, NamePolicy, Table};
 use crate::settings::{Certificate, CertificateFiles, Listen, Settings};
 use crate::tls::{
-    Acme, Authority, ByName, CertificateError, Certificates, Challenges, FileCertificate, Held, Index, Named, Shown,
-    Tls,
+    Acme, AcmeCertificate, Authority, ByName, CertificateError, Certificates, Challenges, FileCertificate, Held, Index,
+    Named, Shown, Tls,
 };
 
 /// Opened once at start; files that are broken are told then.
@@ -105,12 +105,23 @@ impl Identities {
         }
         if let Some(acme) = &self.acme {
             let held = index.exact.values().filter_map(|named| match &named.held {
-                Some(Held::Acme(certificate)) => Some(certificate.clone()),
+                Some(Held::Acme(certificate, _)) => Some(certificate.clone()),
                 Some(Held::Files(_) | Held::Internal(_)) | None => None,
             });
             acme.want(&held.collect::<Vec<_>>());
         }
         self.by_name.put(index);
+    }
+
+    /// A name that is to get its first certificate from a CA shows until then what it showed.
+    fn shown_before(&self, name: &str, certificate: &Arc<AcmeCertificate>) -> Option<Arc<Held>> {
+        if certificate.current().is_some() {
+            return None;
+        }
+        match self.by_name.find(name)?.held? {
+            Held::Acme(same, before) if Arc::ptr_eq(&same, certificate) => before,
+            other => Some(Arc::new(other)),
+        }
     }
 
     fn bind(&self, name: &str, policy: &NamePolicy) -> Named {
@@ -123,7 +134,11 @@ impl Identities {
                     None
                 }
             },
-            NameCertificate::Acme(ca) => self.acme.as_ref().map(|acme| Held::Acme(acme.certificate(ca, name))),
+            NameCertificate::Acme(ca) => self.acme.as_ref().map(|acme| {
+                let certificate = acme.certificate(ca, name);
+                let before = self.shown_before(name, &certificate);
+                Held::Acme(certificate, before)
+            }),
             // The document was checked against the settings; a name it may not know here is shown the listener's.
             NameCertificate::Named(certificate) => self.named.get(&**certificate).cloned().map(Held::Files),
         };

@@ -180,7 +180,14 @@ impl Gateway {
         let files = self.identities.files();
         self.tasks.spawn_forever("certificates", tls::watch(files.clone()));
         if let Some(acme) = self.identities.acme() {
-            self.tasks.spawn_forever("acme", acme.clone().run());
+            // Challenges come to whoever accepts: a gateway that leaves orders nothing more.
+            let (acme, drain) = (acme.clone(), self.drain.clone());
+            self.tasks.spawn_forever("acme", async move {
+                tokio::select! {
+                    () = acme.run() => {}
+                    () = drain.begun() => std::future::pending().await,
+                }
+            });
         }
         self.control.on_reload(Box::new(move || files.iter().for_each(|certificate| certificate.look())));
     }

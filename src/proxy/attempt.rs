@@ -115,7 +115,7 @@ impl Gate {
             let port = if ctx.client == connection.ip() { connection.peer.port() } else { 0 };
             (SocketAddr::new(ctx.client, port), connection.local)
         });
-        let call = Call { client, bodyless: session.as_mut().is_body_empty(), upgrade };
+        let call = Call { waits: ctx.waits, client, bodyless: session.as_mut().is_body_empty(), upgrade };
         let peer = peer(&lease, call, &route.timeout, &ctx.flow, &self.material);
         ctx.lease = Some(lease);
         Ok(peer)

@@ -15,7 +15,7 @@ use crate::rejection::{Code, Rejection};
 use crate::telemetry::metrics::Failure;
 use crate::upstream::{Outcome, PickError};
 
-/// How often a request looks for a connection that is about to be free.
+/// How often a request looks for a connection that is about to be free: for a good second in all.
 pub(super) const WAITS_MAX: u8 = 50;
 
 impl Gate {

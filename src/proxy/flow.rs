@@ -281,10 +281,11 @@ struct Ended(Arc<Flow>);
 impl Drop for Ended {
     fn drop(&mut self) {
         self.0.phase.store(Phase::Elsewhere as u8, Ordering::Release);
-        if let Some(client) = &self.0.bounds.lock().unwrap_or_else(PoisonError::into_inner).client {
+        let mut bounds = self.0.bounds.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = std::mem::take(&mut *bounds).client {
             client.take_given_up();
         }
-        self.0.bound(Bounds::default());
+        drop(bounds);
         self.0.hold_upstream(None);
     }
 }

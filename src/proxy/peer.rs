@@ -58,6 +58,8 @@ struct Dialer {
     /// `connections.max`, and the period that a new connection belongs to.
     most: u32,
     period: u64,
+    /// How long to wait there for a connection that is about to be free.
+    pause: Duration,
     /// The PROXY header that goes first.
     header: Option<Box<[u8]>>,
 }
@@ -65,7 +67,10 @@ struct Dialer {
 /// The endpoint has all the connections it may have. One of them is about to be free: every request holds a place.
 pub(super) const AT_LIMIT: ErrorType = ErrorType::Custom("ConnectionLimit");
 
-/// From one look for a free connection to the next.
+/// How long a connection with a PROXY header waits for the next request of its client.
+const ANNOUNCED_IDLE: Duration = Duration::from_secs(5);
+
+/// From the first look for a free connection to the second; each later one comes a millisecond later than the one before.
 const AT_LIMIT_PAUSE: Duration = Duration::from_millis(2);
 
 #[async_trait]
@@ -75,7 +80,7 @@ impl Connect for Dialer {
             return Err(Error::explain(ErrorType::InternalError, "not an internet address"));
         };
         let Some(counted) = self.endpoint.connection_opened(self.most, self.period) else {
-            tokio::time::sleep(AT_LIMIT_PAUSE).await;
+            tokio::time::sleep(self.pause).await;
             return Err(Error::explain(AT_LIMIT, "every connection is taken"));
         };
         let socket = match tokio::time::timeout(self.timeout, TcpStream::connect(address)).await {
@@ -143,6 +148,8 @@ const H2_PING: Duration = Duration::from_secs(10);
 /// What about a request matters to its connection.
 #[derive(Clone, Copy)]
 pub(crate) struct Call {
+    /// How often it has waited for a connection already.
+    pub(crate) waits: u8,
     /// Who asks, and where it connected to: for a PROXY header.
     pub(crate) client: Option<(SocketAddr, SocketAddr)>,
     pub(crate) bodyless: bool,
@@ -184,13 +191,16 @@ pub(crate) fn peer(
     options.h2_ping_interval = Some(H2_PING);
     // An upstream that takes no more of a body.
     options.write_timeout = (shared || !call.bodyless).then(|| within(timeouts.idle));
-    options.idle_timeout = Some(transport.connections.idle);
+    // A connection that names a client waits for that client only, and not for long.
+    let idle = transport.connections.idle;
+    options.idle_timeout = Some(if announced.is_some() { idle.min(ANNOUNCED_IDLE) } else { idle });
     options.max_h2_streams = usize::try_from(transport.connections.streams).unwrap_or(usize::MAX);
     options.custom_l4 = Some(Arc::new(Dialer {
         endpoint: lease.endpoint().clone(),
         timeout: within(timeouts.connect),
         most: transport.connections.max,
         period,
+        pause: AT_LIMIT_PAUSE + Duration::from_millis(u64::from(call.waits)),
         header: announced.map(|(version, pair)| proxy_protocol::write(version, Some(pair)).into()),
     }));
     if let Some(tls) = &transport.tls {

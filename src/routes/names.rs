@@ -72,6 +72,11 @@ impl Names {
                 problems
                     .push(problem.help("name each host, or write the certificate's files under [certificate.NAME]"));
             }
+            if matches!(policy.certificate, NameCertificate::Acme(_)) && is_address(name) {
+                let problem =
+                    Problem::error(path.at("certificate"), "CAs give certificates for names, not for addresses");
+                problems.push(problem.help("write \"internal\", or the certificate's files under [certificate.NAME]"));
+            }
             let twice = match name.parse::<HostPattern>() {
                 Ok(HostPattern::Exact(name)) => names.exact.insert(name, policy).is_some(),
                 Ok(HostPattern::OneLabel(suffix)) => names.one_label.insert(suffix, policy).is_some(),
@@ -121,6 +126,10 @@ fn policy(words: &config::Host, env: &Env, path: &Path, problems: &mut Vec<Probl
         hsts: hsts.as_ref().map(|words| strict_transport(words, &path.at("hsts"), problems)),
         cleartext: *http,
     }
+}
+
+fn is_address(name: &str) -> bool {
+    name.starts_with('[') || name.parse::<std::net::IpAddr>().is_ok()
 }
 
 /// The CA that `acme` or `acme:NAME` means.

@@ -87,8 +87,9 @@ impl Settings {
         if self.routes.file.as_os_str().is_empty() {
             error(top.at("routes").at("file"), "the path is empty".to_owned(), "write the path of the document");
         }
-        for name in self.certificate.keys().filter(|name| !is_name(name) || *name == "internal") {
-            let help = if name == "internal" { "it stands for the local CA: take another name" } else { NAME_HELP };
+        let taken = |name: &str| ["internal", "acme"].contains(&name);
+        for name in self.certificate.keys().filter(|name| !is_name(name) || taken(name)) {
+            let help = if taken(name) { "the word stands for something else: take another name" } else { NAME_HELP };
             error(top.at("certificate").at(name), format!("`{name}` is not a name for a certificate"), help);
         }
         for (name, ca) in &self.ca {
@@ -275,5 +276,5 @@ fn is_network(text: &str) -> bool {
 
 fn is_name(name: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    (1..=64).contains(&name.len()) && name.bytes().all(legal)
+    (1..=64).contains(&name.len()) && name.bytes().all(legal) && !name.starts_with('.')
 }

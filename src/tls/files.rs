@@ -32,7 +32,7 @@ pub fn load(files: &CertificateFiles) -> Result<CertifiedKey, CertificateError> 
         .map_err(|source| CertificateError::Tls { path: files.chain.clone(), source })
 }
 
-/// What tells a file from what it was: inode, size, time of change.
+/// What tells a file from what it was: inode, size, and when it or its permissions changed.
 type Stamp = [Option<(u64, u64, i64, i64)>; 2];
 
 /// A certificate from files, as it is now.
@@ -81,7 +81,8 @@ impl FileCertificate {
     pub fn look(&self) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let now = stamp(&self.files);
-        if now == seen.stamp {
+        // What could not be read is tried again: what stood in the way may be gone.
+        if now == seen.stamp && seen.error.is_none() {
             return;
         }
         seen.stamp = now;
@@ -96,8 +97,11 @@ impl FileCertificate {
             }
             Err(error) => {
                 // Chain and key are often written one after the other: the next look finds both.
-                tracing::error!(certificate = self.name, %error, "the certificate stays as it was");
-                seen.error = Some(error.to_string());
+                let error = error.to_string();
+                if seen.error.as_ref() != Some(&error) {
+                    tracing::error!(certificate = self.name, error, "the certificate stays as it was");
+                }
+                seen.error = Some(error);
             }
         }
     }
@@ -106,6 +110,6 @@ impl FileCertificate {
 fn stamp(files: &CertificateFiles) -> Stamp {
     [&files.chain, &files.key].map(|path| {
         let of = std::fs::metadata(path).ok()?;
-        Some((of.ino(), of.size(), of.mtime(), of.mtime_nsec()))
+        Some((of.ino(), of.size(), of.ctime(), of.ctime_nsec()))
     })
 }

@@ -64,7 +64,7 @@ impl Certificates {
         let Some(name) = sni else { return Covers::Anything };
         let named = self.by_name.find(name).and_then(|named| named.held);
         match named.as_ref().unwrap_or(&self.own) {
-            Held::Internal(_) | Held::Acme(_) => Covers::ServerName,
+            Held::Internal(_) | Held::Acme(..) => Covers::ServerName,
             Held::Files(files) => files
                 .current()
                 .cert

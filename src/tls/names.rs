@@ -15,7 +15,8 @@ use super::internal::Authority;
 pub enum Held {
     Files(Arc<FileCertificate>),
     Internal(Arc<Authority>),
-    Acme(Arc<AcmeCertificate>),
+    /// With what the name showed before, until there is a first one.
+    Acme(Arc<AcmeCertificate>, Option<Arc<Held>>),
 }
 
 impl Held {
@@ -23,7 +24,9 @@ impl Held {
         match self {
             Held::Files(files) => Some(files.current()),
             Held::Internal(authority) => authority.leaf(server_name),
-            Held::Acme(certificate) => certificate.current(),
+            Held::Acme(certificate, before) => {
+                certificate.current().or_else(|| before.as_ref()?.certificate(server_name))
+            }
         }
     }
 }

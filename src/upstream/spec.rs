@@ -102,6 +102,11 @@ impl Spec {
             panic_percent: *panic_percent,
             retry_budget: retry_budget.clone(),
         };
+        if proxy_protocol.is_some() && connections.max > 0 {
+            let message = "each client has connections of its own here: a bound on all of them would lock clients out";
+            let problem = Problem::error(path.at("connections").at("max"), message);
+            found.push(problem.help("bound requests with `breaker` instead"));
+        }
         check_name(name, path, &mut found);
         check_numbers(words, path, &mut found);
         let failed = found.iter().any(Problem::is_error);

@@ -73,6 +73,11 @@ async fn is_signed(gateway: &Gateway, name: &str) -> bool {
         && read.issuer().to_string().contains("Pebble Intermediate CA")
 }
 
+async fn issuer(gateway: &Gateway, name: &str) -> String {
+    let shown = shown(gateway, name).await;
+    x509_parser::parse_x509_certificate(&shown).unwrap().1.issuer().to_string()
+}
+
 #[derive(Debug)]
 struct Anybody;
 
@@ -136,7 +141,7 @@ async fn a_name_gets_a_certificate_and_keeps_it() {
     let key = gateway.directory().join("state/acme/pebble/one.test.pem");
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(key).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
-    let secret = std::fs::read_to_string(gateway.directory().join("state/acme/pebble/account.json")).unwrap();
+    let secret = std::fs::read_to_string(gateway.directory().join("state/acme/pebble/.account.json")).unwrap();
     let key = serde_json::from_str::<serde_json::Value>(&secret).unwrap()["credentials"]["key_pkcs8"].clone();
     assert!(key.as_str().is_some_and(|key| key.len() > 40 && !gateway.log().contains(key)), "{secret}");
 }
@@ -181,6 +186,12 @@ async fn a_ca_that_is_away_or_moody_delays_and_breaks_nothing() {
     let document = document(&origin, &names(&["one.test"]));
     let gateway = Gateway::with(&document, |settings| rig.settings(settings)).await;
     eventually!(gateway.log().contains("no certificate"));
+    // Moved to the CA by an edit: what was shown before is shown until there is something else.
+    gateway.change(&document.replace("\"acme\"", "\"internal\"")).await;
+    let before = issuer(&gateway, "one.test").await;
+    assert!(before.contains("Tollgate local CA"), "{before}");
+    gateway.change(&document).await;
+    assert_eq!(issuer(&gateway, "one.test").await, before);
     let mut client = gateway.tls("app.test", &["h2"]).await;
     assert_eq!(client.get("https://app.test/").await.status, 200, "what there is is served");
     // Half of all nonces are refused.
@@ -215,7 +226,7 @@ async fn a_gateway_that_is_killed_in_the_middle_begins_again() {
     let document = document(&origin, &all);
     let mut gateway = Gateway::with(&document, |settings| rig.settings(settings)).await;
     for _ in 0..3 {
-        eventually!(gateway.directory().join("state/acme/pebble/account.json").exists());
+        eventually!(gateway.directory().join("state/acme/pebble/.account.json").exists());
         gateway.signal(rustix::process::Signal::KILL);
         gateway.exited(crate::kit::PATIENCE).await;
         gateway = gateway.successor(&[]).await.unwrap();

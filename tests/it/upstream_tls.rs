@@ -24,12 +24,16 @@ fn tls(lines: &[(&str, &str)]) -> String {
 async fn speaks_http2_by_prior_knowledge() {
     let origin = over(Wire::H2);
     let gateway = Gateway::start(&routes::with(origin.address(), "protocol = \"h2\"", "")).await;
-    for _ in 0..3 {
-        assert_eq!(gateway.get("http://app.test/").await.text(), "hello");
-    }
+    assert_eq!(gateway.get("http://app.test/").await.text(), "hello");
     assert_eq!(origin.last().version, Version::HTTP_2);
     assert_eq!(origin.last().uri.authority().unwrap(), "app.test");
-    assert_eq!(origin.connections(), 1, "streams share a connection");
+    // Streams share a connection. Pingora gives it back a moment after the client has its answer, so that a request which
+    // is quicker than that opens another one.
+    let mut used = std::collections::HashSet::from([origin.last().connection]);
+    eventually!({
+        assert_eq!(gateway.get("http://app.test/").await.text(), "hello");
+        !used.insert(origin.last().connection)
+    });
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use futures_util::StreamExt as _;
@@ -40,7 +40,8 @@ const ORDER_WITHIN: Duration = Duration::from_secs(180);
 /// The clock of the machine may be set: nothing is slept through for longer than this.
 const LOOK: Duration = Duration::from_secs(60);
 
-const ACCOUNT: &str = "account.json";
+/// No host begins with a dot.
+const ACCOUNT: &str = ".account.json";
 
 /// Everything ACME of a gateway.
 pub struct Acme {
@@ -86,7 +87,7 @@ impl AcmeCertificate {
     /// When it is asked for next, and what went wrong last.
     pub fn standing(&self) -> Standing {
         let State { life, record, last_error, wanted: _, busy: _ } = self.lock().clone();
-        Standing { next_order: due(life, record, &self.name).max(UNIX_EPOCH), last_error }
+        Standing { next_order: due(life, record, SystemTime::now(), &self.name), last_error }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -107,8 +108,8 @@ enum Failure {
     Order(#[from] OrderError),
     #[error("it took longer than three minutes")]
     Late,
-    #[error("cannot keep it: {0}")]
-    Keep(#[from] io::Error),
+    #[error("what is kept cannot be read: {0}")]
+    Kept(#[from] io::Error),
     #[error("what the CA sent is no certificate for its key: {0}")]
     Unusable(String),
 }
@@ -210,7 +211,7 @@ impl Acme {
         for certificate in self.all() {
             let State { life, record, wanted, busy, last_error: _ } = certificate.lock().clone();
             if wanted && !busy {
-                waiting.push((due(life, record, &certificate.name), certificate));
+                waiting.push((due(life, record, now, &certificate.name), certificate));
             }
         }
         waiting.sort_by_key(|(at, _)| *at);
@@ -231,11 +232,20 @@ impl Acme {
                 let mut state = certificate.lock();
                 (state.life, state.last_error) = (Some(life), None);
                 tracing::info!(ca, name, "certificate obtained");
-                Record::default()
+                Record::succeeded(SystemTime::now(), self.first_wait(ca))
             }
             Err(failure) => {
                 let limited = matches!(&failure, Failure::Order(error) if error.is_rate_limit());
-                let first = self.authorities.get(ca).map_or(LOOK, |authority| authority.words.retry.0);
+                let forgotten = matches!(&failure, Failure::Order(error) if error.is_unknown_account());
+                if forgotten && let Some(authority) = self.authorities.get(ca) {
+                    // The CA was set up anew, or has closed it.
+                    tracing::warn!(ca, "the CA does not know our account any more: another one is opened");
+                    *authority.account.lock().await = None;
+                    if let Err(error) = self.store.write(ca, ACCOUNT, b"") {
+                        tracing::error!(ca, %error, "the old account is still kept");
+                    }
+                }
+                let first = self.first_wait(ca);
                 let mut state = certificate.lock();
                 state.last_error = Some(failure.to_string());
                 let record = state.record.failed(SystemTime::now(), first, limited, name);
@@ -253,6 +263,10 @@ impl Acme {
         }
     }
 
+    fn first_wait(&self, ca: &str) -> Duration {
+        self.authorities.get(ca).map_or(LOOK, |authority| authority.words.retry.0)
+    }
+
     async fn order(&self, certificate: &AcmeCertificate) -> Result<(CertifiedKey, Life), Failure> {
         let (ca, name) = (&certificate.ca, &certificate.name);
         // Which of the two ports the CA can reach is not known: after a failure the other one is tried.
@@ -260,7 +274,10 @@ impl Acme {
         let account = self.account(ca).await?;
         let pem = obtain(&account, name, proof, &self.challenges).await?;
         let parsed = parse(pem.as_bytes()).map_err(Failure::Unusable)?;
-        self.store.write(ca, &format!("{name}.pem"), pem.as_bytes())?;
+        if let Err(error) = self.store.write(ca, &format!("{name}.pem"), pem.as_bytes()) {
+            // It is shown all the same; to order another one would not make room.
+            tracing::error!(ca, name, %error, "the certificate is in force and NOT KEPT: a restart orders another one");
+        }
         Ok(parsed)
     }
 
@@ -286,7 +303,9 @@ impl Acme {
                 let new = NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
                 let (account, credentials) = builder(root)?.create(&new, directory.clone(), None).await?;
                 let kept = Kept { directory: directory.clone(), credentials };
-                self.store.write(ca, ACCOUNT, &serde_json::to_vec(&kept).unwrap_or_default())?;
+                if let Err(error) = self.store.write(ca, ACCOUNT, &serde_json::to_vec(&kept).unwrap_or_default()) {
+                    tracing::error!(ca, %error, "the account is used and NOT KEPT: a restart opens another one");
+                }
                 account
             }
         };

@@ -31,6 +31,12 @@ pub(super) enum OrderError {
 }
 
 impl OrderError {
+    /// RFC 8555 6.7: `accountDoesNotExist`.
+    pub(super) fn is_unknown_account(&self) -> bool {
+        let OrderError::Acme(Error::Api(problem)) = self else { return false };
+        problem.r#type.as_deref().is_some_and(|kind| kind.ends_with(":accountDoesNotExist"))
+    }
+
     /// RFC 8555 6.7: `rateLimited`.
     pub(super) fn is_rate_limit(&self) -> bool {
         let OrderError::Acme(Error::Api(problem)) = self else { return false };

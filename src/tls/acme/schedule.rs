@@ -27,6 +27,12 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// After a certificate came: even one that is due again at once is not asked for at once.
+    pub(super) fn succeeded(now: SystemTime, first: Duration) -> Record {
+        let at = (now + first).duration_since(UNIX_EPOCH).unwrap_or_default();
+        Record { failures: 0, not_before_unix: at.as_secs() }
+    }
+
     /// After another failure. `first` is the wait after the first one.
     pub(super) fn failed(self, now: SystemTime, first: Duration, rate_limited: bool, name: &str) -> Record {
         let grown = first.saturating_mul(GROWTH.saturating_pow(self.failures.min(16)));
@@ -37,9 +43,10 @@ impl Record {
     }
 }
 
-/// When the next order is due.
-pub(super) fn due(life: Option<Life>, record: Record, name: &str) -> SystemTime {
-    let allowed = UNIX_EPOCH + Duration::from_secs(record.not_before_unix);
+/// When the next order is due. A wait that no failure can have led to was written under a clock that was wrong.
+pub(super) fn due(life: Option<Life>, record: Record, now: SystemTime, name: &str) -> SystemTime {
+    let allowed = UNIX_EPOCH.checked_add(Duration::from_secs(record.not_before_unix));
+    let allowed = allowed.filter(|at| *at <= now + WAIT_MAX * 2).unwrap_or(now);
     let Some(Life { not_before, not_after }) = life else { return allowed };
     let lifetime = not_after.duration_since(not_before).unwrap_or_default();
     // Spread over a thirtieth of the life, so that names that began together do not renew together.
@@ -65,12 +72,19 @@ mod tests {
     fn renews_after_two_thirds_and_not_all_at_once() {
         let start = UNIX_EPOCH + 20_000 * DAY;
         let life = Some(Life { not_before: start, not_after: start + 90 * DAY });
-        let at = |name: &str| due(life, Record::default(), name).duration_since(start).unwrap();
+        let at = |name: &str| due(life, Record::default(), start, name).duration_since(start).unwrap();
         for name in ["a.test", "b.test", "c.test"] {
             assert!(at(name) >= 60 * DAY && at(name) <= 63 * DAY, "{name}: {:?}", at(name));
         }
         assert_ne!(at("a.test"), at("b.test"));
-        assert!(due(None, Record::default(), "a.test") <= UNIX_EPOCH);
+        assert!(due(None, Record::default(), start, "a.test") <= start);
+        // Ends at once, or was written under a clock that was wrong: neither stops nor spins.
+        let soon = Record::succeeded(start, Duration::from_secs(60));
+        let over = Some(Life { not_before: start - 9 * DAY, not_after: start });
+        assert!(due(over, soon, start, "a.test") >= start + Duration::from_secs(59));
+        for not_before_unix in [u64::MAX, (start + 90 * DAY).duration_since(UNIX_EPOCH).unwrap().as_secs()] {
+            assert_eq!(due(None, Record { failures: 3, not_before_unix }, start, "a.test"), start);
+        }
     }
 
     #[test]
@@ -81,7 +95,7 @@ mod tests {
         let mut waits = Vec::new();
         for _ in 0..8 {
             record = record.failed(now, minute, false, "a.test");
-            waits.push(due(None, record, "a.test").duration_since(now).unwrap());
+            waits.push(due(None, record, now, "a.test").duration_since(now).unwrap());
         }
         assert!(waits.is_sorted());
         assert!(waits[0] >= minute && waits[0] <= 2 * minute, "{waits:?}");
@@ -93,6 +107,6 @@ mod tests {
         });
         assert!(within.take_while(|at| *at < RATE_LIMITED).count() <= 4, "{waits:?}");
         let limited = Record::default().failed(now, minute, true, "a.test");
-        assert!(due(None, limited, "a.test") >= now + RATE_LIMITED);
+        assert!(due(None, limited, now, "a.test") >= now + RATE_LIMITED);
     }
 }
