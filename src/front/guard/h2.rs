@@ -20,6 +20,9 @@ const FRAME_MAX: u32 = 16 << 10;
 /// the stream and one for the connection.
 const BYTES_PER_UPDATE: u64 = 5;
 
+/// What answering a PING adds to the bytes sent: it must not pay for the next one.
+const PING_ACK: u64 = 17;
+
 /// Updates a client may save up.
 const UPDATES_MAX: u64 = 200_000;
 
@@ -205,9 +208,13 @@ impl Watch {
                 self.priorities -= 1;
                 Ok(())
             }
-            // A client that measures its bandwidth pings while bytes flow.
-            Kind::WindowUpdate | Kind::Ping if self.update_credit >= BYTES_PER_UPDATE => {
+            Kind::WindowUpdate if self.update_credit >= BYTES_PER_UPDATE => {
                 self.update_credit -= BYTES_PER_UPDATE;
+                Ok(())
+            }
+            // A client that measures its bandwidth pings while bytes flow.
+            Kind::Ping if self.update_credit >= BYTES_PER_UPDATE + PING_ACK => {
+                self.update_credit -= BYTES_PER_UPDATE + PING_ACK;
                 Ok(())
             }
             Kind::Priority | Kind::WindowUpdate | Kind::Ping | Kind::Other => self.control(now),

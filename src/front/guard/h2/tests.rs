@@ -107,6 +107,24 @@ fn bounds_control_frames() {
     }
 }
 
+/// However slowly they come: the answer to one pays for no other.
+#[test]
+fn pings_are_not_paid_for_by_their_answers() {
+    let mut client = Client::new();
+    let passed = (0..1_000).take_while(|_| {
+        let taken = client.send(PING, 0, 0, &[0; 8]).is_ok();
+        client.receive(PING, 1, 0, &[0; 8]);
+        taken
+    });
+    assert!(passed.count() < 50);
+    // By answers to requests they are.
+    let mut client = Client::new();
+    for _ in 0..1_000 {
+        client.receive(DATA, 0, 1, &[0; 1_000]);
+        client.send(PING, 0, 0, &[0; 8]).unwrap();
+    }
+}
+
 #[test]
 fn leaves_honest_traffic_alone() {
     let mut client = Client::new();
