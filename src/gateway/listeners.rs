@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener as StdListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener as StdListener, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use tokio::sync::watch;
 
 use super::{Gateway, StartError};
@@ -19,7 +18,7 @@ use crate::front::conn::ListenerInfo;
 use crate::front::handover::Inherited;
 use crate::front::listener::{accept, bind};
 use crate::proxy::Proxy;
-use crate::settings::{ListenProtocol, Settings};
+use crate::settings::{ListenProtocol, Settings, network};
 use crate::tls;
 
 const HEALTH: &str = "health";
@@ -157,7 +156,13 @@ impl Gateway {
             let door = Arc::new(Door {
                 info: Arc::new(ListenerInfo { name: listen.name.as_str().into(), tls: tls.is_some() }),
                 tls,
-                proxies: listen.proxy_protocol.iter().flat_map(|proxies| networks(&proxies.from.0)).collect(),
+                // Checked when they were read.
+                proxies: listen
+                    .proxy_protocol
+                    .iter()
+                    .flat_map(|proxies| proxies.from.iter())
+                    .filter_map(|text| network(text))
+                    .collect(),
                 h1,
                 h2,
                 limits: limits.clone(),
@@ -220,10 +225,4 @@ impl Gateway {
         }
         Ok(())
     }
-}
-
-/// Networks of the settings, which were checked when they were read; single addresses are networks of one.
-fn networks(texts: &[String]) -> impl Iterator<Item = IpNet> + '_ {
-    let parse = |text: &String| text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
-    texts.iter().filter_map(parse)
 }

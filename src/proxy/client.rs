@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use pingora_http::RequestHeader;
 
 use crate::facts::Scheme;
+use crate::settings::network;
 
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -38,8 +39,7 @@ pub(crate) struct Trusted(Vec<IpNet>);
 impl Trusted {
     /// Networks of the settings, which were checked when they were read; single addresses are networks of one.
     pub(crate) fn new<'a>(networks: impl IntoIterator<Item = &'a str>) -> Trusted {
-        let parse = |text: &str| text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
-        Trusted(networks.into_iter().filter_map(parse).collect())
+        Trusted(networks.into_iter().filter_map(network).collect())
     }
 
     pub(crate) fn contains(&self, address: IpAddr) -> bool {

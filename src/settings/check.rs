@@ -56,10 +56,10 @@ impl Settings {
 
     fn check_rest(&self, error: &mut dyn FnMut(Path, String, &str)) {
         let top = Path::default();
-        for (index, network) in self.trust.forwarded_from.iter().enumerate() {
-            if !is_network(network) {
+        for (index, text) in self.trust.forwarded_from.iter().enumerate() {
+            if network(text).is_none() {
                 let at = top.at("trust").at("forwarded_from").at(index);
-                error(at, format!("`{network}` is not a network"), NETWORK_HELP);
+                error(at, format!("`{text}` is not a network"), NETWORK_HELP);
             }
         }
         for (index, server) in self.dns.servers.iter().enumerate() {
@@ -183,8 +183,8 @@ fn listener(listen: &Listen, at: &Path, error: &mut dyn FnMut(Path, String, &str
         if proxies.from.is_empty() {
             error(at.clone(), "nobody may send a PROXY header".to_owned(), "name the load balancers' networks");
         }
-        for (index, network) in proxies.from.iter().enumerate().filter(|(_, network)| !is_network(network)) {
-            error(at.at(index), format!("`{network}` is not a network"), NETWORK_HELP);
+        for (index, text) in proxies.from.iter().enumerate().filter(|(_, text)| network(text).is_none()) {
+            error(at.at(index), format!("`{text}` is not a network"), NETWORK_HELP);
         }
     }
     let Some(versions) = &listen.versions else { return };
@@ -270,8 +270,9 @@ fn is_https(text: &str) -> bool {
     text.parse::<http::Uri>().is_ok_and(|uri| uri.scheme_str() == Some("https") && uri.host().is_some())
 }
 
-fn is_network(text: &str) -> bool {
-    text.parse::<IpNet>().is_ok() || text.parse::<IpAddr>().is_ok()
+/// A network as settings name it; a single address is a network of one.
+pub fn network(text: &str) -> Option<IpNet> {
+    text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
 fn is_name(name: &str) -> bool {

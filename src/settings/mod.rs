@@ -15,6 +15,7 @@ mod certificate;
 mod check;
 mod limits;
 pub use certificate::{Ca, Certificate, CertificateFiles, Internal};
+pub use check::network;
 pub use limits::{Http2, Limits};
 
 /// Boot settings. A change needs a restart.

@@ -15,7 +15,7 @@ use super::CertificateError;
 use crate::settings::CertificateFiles;
 
 /// Reads a chain and its key, and checks that they belong together.
-pub fn load(files: &CertificateFiles) -> Result<CertifiedKey, CertificateError> {
+fn load(files: &CertificateFiles) -> Result<CertifiedKey, CertificateError> {
     let read =
         |path: &Path| std::fs::read(path).map_err(|source| CertificateError::Read { path: path.to_owned(), source });
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&read(&files.chain)?)
@@ -62,10 +62,6 @@ impl FileCertificate {
 
     pub fn name(&self) -> &str {
         &self.name
-    }
-
-    pub fn files(&self) -> &CertificateFiles {
-        &self.files
     }
 
     pub fn current(&self) -> Arc<CertifiedKey> {

@@ -19,7 +19,7 @@ use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert, ServerC
 use rustls::sign::CertifiedKey;
 
 pub use acme::{Acme, AcmeCertificate, Challenges, Standing};
-pub use files::{FileCertificate, load};
+pub use files::FileCertificate;
 pub use internal::{Authority, AuthorityError};
 pub use names::{ByName, Held, Index, Named};
 pub use shown::Shown;
