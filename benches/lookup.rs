@@ -38,6 +38,7 @@ fn find<'t>(table: &'t Table, host: &str, path: &str, headers: &HeaderMap) -> Fo
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
         listener: "public",
         sni: None,
+        client_certificate: None,
         request_id: "",
     })
 }

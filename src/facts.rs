@@ -10,9 +10,11 @@ use std::str::FromStr;
 
 use http::{HeaderMap, HeaderName, Method};
 
+mod certificate;
 pub mod host;
 pub mod path;
 mod template;
+pub use certificate::{CertificateField, ClientCertificate, SAN_KINDS};
 pub use template::{Piece, Template, TemplateError};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +50,8 @@ pub struct Head<'a> {
     pub listener: &'a str,
     /// Server name of the TLS session.
     pub sni: Option<&'a str>,
+    /// The one that the client showed in the handshake.
+    pub client_certificate: Option<&'a ClientCertificate>,
     pub request_id: &'a str,
 }
 
@@ -76,6 +80,8 @@ pub enum Fact {
     ListenName,
     /// `tls.sni`
     Sni,
+    /// `tls.client.FIELD`: of the client's certificate; several names are joined by `,`
+    ClientCertificate(CertificateField),
     /// `path.NAME`: what `{NAME}` of the pattern matched; `path.*`: what `*` matched, without the slash before it
     Capture(Box<str>),
     /// `header.NAME`: the first field of the name
@@ -129,6 +135,7 @@ impl<C: Captures + ?Sized> Facts for Known<'_, C> {
             Fact::RouteName => Cow::Borrowed(self.route?),
             Fact::ListenName => Cow::Borrowed(head.listener),
             Fact::Sni => Cow::Borrowed(head.sni?),
+            Fact::ClientCertificate(field) => head.client_certificate?.text(*field)?,
             Fact::Capture(name) => Cow::Borrowed(self.captures.capture(name)?),
             Fact::Header(name) => Cow::Borrowed(head.headers.get(name)?.to_str().ok()?),
             Fact::QueryParameter(name) => query_parameter(head.query?, name)?,
@@ -162,8 +169,8 @@ pub struct UnknownFact(pub String);
 
 impl UnknownFact {
     pub const HELP: &'static str = "facts are client.ip, request.method, request.scheme, request.host, request.path, \
-        request.query, request.path_and_query, request.id, route.name, listen.name, tls.sni, path.NAME, header.NAME, \
-        query.NAME, cookie.NAME";
+        request.query, request.path_and_query, request.id, route.name, listen.name, tls.sni, \
+        tls.client.subject (issuer, serial, fingerprint, san, certificate), path.NAME, header.NAME, query.NAME, cookie.NAME";
 }
 
 impl FromStr for Fact {
@@ -186,6 +193,10 @@ impl FromStr for Fact {
             ("route", "name") => Fact::RouteName,
             ("listen", "name") => Fact::ListenName,
             ("tls", "sni") => Fact::Sni,
+            ("tls", name) => {
+                let field = name.strip_prefix("client.").and_then(CertificateField::named);
+                Fact::ClientCertificate(field.ok_or_else(unknown)?)
+            }
             ("path", name) => Fact::Capture(name.into()),
             ("header", name) => Fact::Header(name.to_ascii_lowercase().parse().map_err(|_| unknown())?),
             ("query", name) => Fact::QueryParameter(name.into()),
@@ -209,6 +220,7 @@ impl fmt::Display for Fact {
             Fact::RouteName => "route.name",
             Fact::ListenName => "listen.name",
             Fact::Sni => "tls.sni",
+            Fact::ClientCertificate(field) => return write!(f, "tls.client.{}", field.as_str()),
             Fact::Capture(name) => return write!(f, "path.{name}"),
             Fact::Header(name) => return write!(f, "header.{name}"),
             Fact::QueryParameter(name) => return write!(f, "query.{name}"),

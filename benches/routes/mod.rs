@@ -52,7 +52,7 @@ pub(crate) fn pools() -> Pools {
 }
 
 pub(crate) fn env() -> Env {
-    Env { listeners: vec![("public".to_owned(), true)], ..Env::default() }
+    Env { listeners: vec![tollgate::routes::Listener::new("public", true)], ..Env::default() }
 }
 
 pub(crate) fn table(size: usize) -> Table {

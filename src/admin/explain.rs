@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::health::uncached;
 use super::{State, problem};
+use crate::facts::ClientCertificate;
 use crate::routes::Question;
 use crate::scalar::OneOrMany;
 
@@ -30,6 +31,9 @@ pub(super) struct Asked {
     /// Name of the listener. Default: the first that is public.
     #[serde(default)]
     listen: Option<String>,
+    /// The certificate that the client showed.
+    #[serde(default)]
+    client_certificate: Option<ClientCertificate>,
 }
 
 fn get() -> String {
@@ -37,7 +41,7 @@ fn get() -> String {
 }
 
 pub(super) async fn explain(Extract(state): Extract<State>, asked: Result<Json<Asked>, JsonRejection>) -> Response {
-    let Asked { method, url, headers, from, listen } = match asked {
+    let Asked { method, url, headers, from, listen, client_certificate } = match asked {
         Ok(Json(asked)) => asked,
         Err(rejection) => return problem::answer(rejection.status(), "bad_question", &rejection.body_text()),
     };
@@ -45,7 +49,7 @@ pub(super) async fn explain(Extract(state): Extract<State>, asked: Result<Json<A
         values.0.into_iter().map(move |value| (name.clone(), value)).collect::<Vec<_>>()
     };
     let headers = headers.into_iter().flat_map(each).collect();
-    let question = Question { request: format!("{method} {url}"), headers, from, listen };
+    let question = Question { request: format!("{method} {url}"), headers, from, listen, client_certificate };
     match state.live.load_full().answer(&question) {
         Ok(explanation) => uncached(Json(explanation)),
         Err(error) => problem::answer(StatusCode::BAD_REQUEST, "bad_question", &error.to_string()),

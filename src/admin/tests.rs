@@ -53,7 +53,7 @@ async fn running() -> Running {
     let setup = Setup {
         source,
         pools: pools.clone(),
-        env: routes::Env { listeners: vec![("public".to_owned(), true)], ..routes::Env::default() },
+        env: routes::Env { listeners: vec![routes::Listener::new("public", true)], ..routes::Env::default() },
         metrics: metrics.clone(),
         last_good: None,
         references: References::resolve,

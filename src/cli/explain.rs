@@ -2,14 +2,19 @@
 //! gateway itself.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use http::Method;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 
 use super::ask::ask;
 use super::load::{Files, Loaded, failed};
 use super::{Exit, Format, print};
 use crate::config::References;
+use crate::facts::ClientCertificate;
 use crate::routes::{Explanation, HeaderChanges, Outcome, Question, Why};
+use crate::tls;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -26,6 +31,9 @@ pub(super) struct Args {
     /// Name of the listener. Default: the first that is public.
     #[arg(long, value_name = "NAME")]
     listen: Option<String>,
+    /// Certificate that the client shows, in PEM.
+    #[arg(long, value_name = "FILE")]
+    client_certificate: Option<PathBuf>,
     /// Ask the gateway that runs with these settings (`admin.address`), not the files.
     #[arg(long, conflicts_with = "routes")]
     live: bool,
@@ -62,6 +70,7 @@ fn ask_files(args: &Args) -> Result<(Explanation, References), Exit> {
         headers: args.headers.clone(),
         from: args.from.clone(),
         listen: args.listen.clone(),
+        client_certificate: certificate(args)?,
     };
     let Loaded { table, references, .. } = args.files.load()?;
     let answer = table.answer(&question).map_err(|error| {
@@ -80,9 +89,21 @@ fn ask_live(args: &Args) -> Result<Explanation, Exit> {
     }
     let asked = serde_json::json!({
         "method": args.method, "url": args.url, "headers": headers, "from": args.from, "listen": args.listen,
+        "client_certificate": certificate(args)?,
     });
     let answer = ask(&admin, Method::POST, "/explain", Some(asked.to_string())).map_err(|reason| failed(&reason))?;
     serde_json::from_slice(&answer).map_err(|error| failed(&format!("{}: not an explanation: {error}", admin.address)))
+}
+
+fn certificate(args: &Args) -> Result<Option<ClientCertificate>, Exit> {
+    let Some(path) = &args.client_certificate else { return Ok(None) };
+    let mistaken = |reason: String| {
+        eprintln!("tollgate: {}: {reason}", path.display());
+        Exit::Usage
+    };
+    let pem = std::fs::read(path).map_err(|error| mistaken(error.to_string()))?;
+    let leaf = CertificateDer::from_pem_slice(&pem).map_err(|_| mistaken("no certificate in PEM".to_owned()))?;
+    tls::read_client(&leaf).map(Some).map_err(mistaken)
 }
 
 fn human(explanation: &Explanation) -> String {

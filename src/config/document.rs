@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Body, EncodedSlash, HeaderEdits, Host, Retry, Route, Stream, Timeout, Upstream};
+use crate::scalar::OneOrMany;
 
 /// Routes and everything they name. Hot: a change is applied without a restart.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -86,6 +87,30 @@ pub struct Given {
     /// Request headers.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
+    /// The certificate that the client showed. Default: none.
+    #[serde(default)]
+    pub client_certificate: Option<GivenCertificate>,
+}
+
+/// What a client's certificate says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "{ subject = \"CN=a\" }")]
+pub struct GivenCertificate {
+    /// Subject.
+    #[serde(default)]
+    pub subject: String,
+    /// Subject alternative names: `dns:..`, `uri:..`, `email:..`, `ip:..`.
+    #[serde(default)]
+    pub san: OneOrMany<String>,
+    /// SHA-256, 64 hex digits.
+    #[serde(default)]
+    pub fingerprint: String,
+    /// Issuer.
+    #[serde(default)]
+    pub issuer: String,
+    /// Serial number in hex.
+    #[serde(default)]
+    pub serial: String,
 }
 
 /// What must become of a request. What is left out may be anything.

@@ -88,12 +88,30 @@ pub struct Match {
     /// Cookies by name.
     #[serde(default)]
     pub cookie: BTreeMap<String, Condition>,
+    /// What the client's certificate says (`[host."..."]` `client_certificate`). `{}`: there is one.
+    #[serde(default)]
+    pub client_certificate: Option<CertificateMatch>,
     /// Client networks: `203.0.113.0/24`, `2001:db8::/32`, or single addresses.
     #[serde(default)]
     pub from: OneOrMany<String>,
     /// Names of listeners. Default: every listener that is `public`.
     #[serde(default)]
     pub listen: OneOrMany<String>,
+}
+
+/// Conditions on the client's certificate, all of which must hold.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "{ subject = \"CN=a\" }")]
+pub struct CertificateMatch {
+    /// Subject, as RFC 4514 writes it: `CN=builder,O=Example`.
+    #[serde(default)]
+    pub subject: Option<Condition>,
+    /// Subject alternative names, one of which must do: `dns:a.example.com`, `uri:spiffe://example/builder`, `email:a@example.com`, `ip:192.0.2.1`.
+    #[serde(default)]
+    pub san: Option<Condition>,
+    /// SHA-256 of the certificate, 64 hex digits in lower case.
+    #[serde(default)]
+    pub fingerprint: Option<Condition>,
 }
 
 /// A condition on one value: the text it must equal, or `{ prefix = ".." }`, or `{ present = true }` (false: absent).

@@ -44,7 +44,7 @@ async fn try_start(first: source::Yield, state: Option<&Path>) -> Result<Running
     let setup = Setup {
         source,
         pools: Arc::new(Pools::new(&settings::Dns::default(), tasks.clone()).unwrap()),
-        env: routes::Env { listeners: vec![("public".to_owned(), true)], ..routes::Env::default() },
+        env: routes::Env { listeners: vec![routes::Listener::new("public", true)], ..routes::Env::default() },
         metrics: metrics.clone(),
         last_good: state.map(|dir| LastGood::open(dir).unwrap()),
         references: References::resolve,
@@ -97,6 +97,7 @@ impl Running {
             client: [127, 0, 0, 1].into(),
             listener: "public",
             sni: None,
+            client_certificate: None,
             request_id: "",
         };
         matches!(self.handle.live().load().find(&head), Found::Route { route, .. } if &*route.name == name)

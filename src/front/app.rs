@@ -35,7 +35,7 @@ use crate::settings::{HttpVersion, Limits, Listen};
 use crate::telemetry::Telemetry;
 use crate::telemetry::access::{Durations, Entry};
 use crate::telemetry::metrics::{Handshake, Refused};
-use crate::tls::{Purpose, Tls};
+use crate::tls::{self, Tls, read_client};
 
 /// How long after an HTTP/2 connection its last requests may begin: a runtime that is late by more has other troubles.
 const LATE_STREAM_PAUSE: Duration = Duration::from_millis(50);
@@ -123,49 +123,57 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
             peer = client;
         }
         let Ok(local) = socket.local_addr() else { return };
-        let Some(tls) = &self.tls else {
+        let Some(listener) = &self.tls else {
             let connection = Arc::new(Connection::new(self.info.clone(), peer, local, None));
             return self.speak_cleartext(socket, connection).await;
         };
         let bound = self.limits.handshake_timeout.0;
         let handshake = async {
             let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), socket).await?;
-            let sni = start.client_hello().server_name().map(Box::<str>::from);
-            let (config, purpose) = tls.config(&start.client_hello());
-            Ok::<_, std::io::Error>((sni, purpose, start.into_stream(config).await?))
+            let server_name = start.client_hello().server_name().map(Box::<str>::from);
+            listener.demanded(server_name.as_deref(), bound * 3 / 4).await;
+            Ok::<_, std::io::Error>(match listener.begin(&start.client_hello()) {
+                tls::Handshake::Requests(config, begun) => {
+                    Some((server_name, Some(begun), start.into_stream(config).await?))
+                }
+                tls::Handshake::Challenge(config) => Some((server_name, None, start.into_stream(config).await?)),
+                tls::Handshake::Refused => None,
+            })
         };
         let Some(outcome) = self.unless_draining(tokio::time::timeout(bound, handshake)).await else { return };
         self.telemetry.metrics.front.handshake(match &outcome {
-            Ok(Ok(_)) => Handshake::Done,
-            Ok(Err(_)) => Handshake::Failed,
+            Ok(Ok(Some(_))) => Handshake::Done,
+            Ok(Ok(None) | Err(_)) => Handshake::Failed,
             Err(_) => Handshake::Timeout,
         });
-        let (sni, stream) = match outcome {
-            Ok(Ok((sni, Purpose::Requests, stream))) => (sni, stream),
+        let (server_name, begun, stream) = match outcome {
+            Ok(Ok(Some((server_name, Some(begun), stream)))) => (server_name, begun, stream),
             // The handshake was the answer.
-            Ok(Ok((_, Purpose::Challenge, mut stream))) => {
+            Ok(Ok(Some((_, None, mut stream)))) => {
                 let _ = stream.shutdown().await;
                 return;
             }
+            Ok(Ok(None)) => return tracing::debug!(%peer, "handshake refused"),
             Ok(Err(error)) => return tracing::debug!(%peer, %error, "handshake failed"),
             Err(_) => return tracing::debug!(%peer, "handshake took too long"),
         };
-        let (_, session) = stream.get_ref();
-        let h2 = session.alpn_protocol() == Some(b"h2");
-        let facts = TlsFacts {
-            covers: tls.certificates.covers(sni.as_deref()),
-            certificates: tls.certificates.clone(),
-            sni,
-            version: match session.protocol_version() {
-                Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
-                Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
-                _ => "",
-            },
-            cipher: session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or(""),
+        let (_, state) = stream.get_ref();
+        let h2 = state.alpn_protocol() == Some(b"h2");
+        let tls12 = state.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_2);
+        let session = listener.session(begun, server_name, tls12, h2).filter(|_| h2 || self.h1);
+        let Some(session) = session else {
+            return tracing::debug!(%peer, "the client did not agree on a version of HTTP that is spoken here");
         };
-        if !h2 && !self.h1 {
-            return tracing::debug!(%peer, "the client did not agree on HTTP/2");
-        }
+        let client = match state.peer_certificates().and_then(|chain| chain.first()).map(read_client).transpose() {
+            Ok(client) => client,
+            Err(error) => return tracing::debug!(%peer, error, "the client's certificate cannot be read"),
+        };
+        let facts = TlsFacts {
+            version: if tls12 { "TLSv1.2" } else { "TLSv1.3" },
+            cipher: state.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or(""),
+            client,
+            session,
+        };
         let connection = Arc::new(Connection::new(self.info.clone(), peer, local, Some(facts)));
         self.run(stream, connection, h2, BytesMut::new()).await;
     }

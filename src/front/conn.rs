@@ -12,7 +12,8 @@ use std::time::Instant;
 use http::HeaderValue;
 
 use super::guard::Refusal;
-use crate::tls::{Certificates, Covers};
+use crate::facts::ClientCertificate;
+use crate::tls::Session;
 
 /// Where a connection came in.
 #[derive(Debug)]
@@ -24,22 +25,11 @@ pub(crate) struct ListenerInfo {
 /// What was settled in the TLS handshake.
 #[derive(Debug)]
 pub(crate) struct TlsFacts {
-    pub(crate) sni: Option<Box<str>>,
     pub(crate) version: &'static str,
     pub(crate) cipher: &'static str,
-    /// Which hosts may be asked for over this session.
-    pub(crate) covers: Covers,
-    pub(crate) certificates: Arc<Certificates>,
-}
-
-impl TlsFacts {
-    /// Whether `host` (normalised) may be asked for over this session.
-    pub(crate) fn is_good_for(&self, host: &str) -> bool {
-        let sni = self.sni.as_deref();
-        // The handshake was held to what its own name asks for; another name may ask for more.
-        sni == Some(host)
-            || (self.covers.host(sni, host) && (self.version == "TLSv1.3" || self.certificates.takes_tls12(host)))
-    }
+    /// What the client showed, if it was asked.
+    pub(crate) client: Option<ClientCertificate>,
+    pub(crate) session: Session,
 }
 
 /// One client connection.

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::StartError;
-use crate::config::TlsVersion;
+use crate::config::{ClientCertificateMode, TlsVersion};
+use crate::routes::host::HostPattern;
 use crate::routes::{NameCertificate, NamePolicy, Table};
-use crate::settings::{Certificate, CertificateFiles, Listen, Settings};
+use crate::settings::{Certificate, HttpVersion, Listen, Settings};
 use crate::tls::{
-    Acme, AcmeCertificate, Authority, ByName, CertificateError, Certificates, Challenges, FileCertificate, Held, Index,
-    Named, Shown, Tls,
+    Acme, AcmeCertificate, Authority, ByName, CertificateError, Certificates, Challenges, ClientAuthorities,
+    ClientAuthority, ClientPolicy, Demand, FileCertificate, Held, Index, Look, Named, Policy, Shown, Tls, Wish,
 };
 
 /// Opened once at start; files that are broken are told then.
@@ -20,15 +21,27 @@ pub(super) struct Identities {
     own: Mutex<Vec<Arc<FileCertificate>>>,
     authority: OnceLock<Arc<Authority>>,
     acme: Option<Arc<Acme>>,
+    /// The CA that gives every host of the routes a certificate, and whether it proves wildcards.
+    automatic: Option<(Box<str>, bool)>,
+    demand: Option<Arc<Demand>>,
+    clients: Arc<ClientAuthorities>,
     by_name: Arc<ByName>,
 }
 
 impl Identities {
     pub(super) fn open(settings: &Settings) -> Result<Identities, StartError> {
-        let open = |(name, files): (&String, &CertificateFiles)| match FileCertificate::open(name, files) {
-            Ok(certificate) => Ok((name.clone(), Arc::new(certificate))),
-            Err(source) => Err(StartError::NamedCertificate { name: name.clone(), source }),
+        let failed = |name: &str| {
+            let name = name.to_owned();
+            move |source| StartError::NamedCertificate { name, source }
         };
+        let mut named = BTreeMap::new();
+        for (name, files) in &settings.certificate {
+            named.insert(name.clone(), Arc::new(FileCertificate::open(name, files).map_err(failed(name))?));
+        }
+        let mut clients = ClientAuthorities::new();
+        for (name, files) in &settings.client_ca {
+            clients.insert(name.clone(), Arc::new(ClientAuthority::open(name, files).map_err(failed(name))?));
+        }
         let acme = match &settings.state.dir {
             Some(dir) if !settings.ca.is_empty() => {
                 let failed = |source| StartError::State { path: dir.clone(), source };
@@ -36,10 +49,18 @@ impl Identities {
             }
             _ => None,
         };
+        let demand = settings.on_demand.as_ref().and_then(|words| {
+            let ca = words.ca.as_deref().or(settings.main_ca())?;
+            Some(Arc::new(Demand::new(acme.clone()?, ca, words)))
+        });
+        let by_dns = |ca: &str| settings.ca.get(ca).is_some_and(|ca| ca.dns.is_some());
         Ok(Identities {
             acme,
+            automatic: settings.automatic_ca().map(|ca| (ca.into(), by_dns(ca))),
+            demand,
+            clients: Arc::new(clients),
             state: settings.state.dir.clone(),
-            named: settings.certificate.iter().map(open).collect::<Result<_, _>>()?,
+            named,
             own: Mutex::default(),
             authority: OnceLock::new(),
             by_name: Arc::default(),
@@ -47,17 +68,20 @@ impl Identities {
     }
 
     /// What a listener shows.
-    pub(super) fn listener(&self, listen: &Listen) -> Result<Tls, CertificateError> {
-        let held = match &listen.certificate {
-            Some(Certificate::Files(files)) => {
+    pub(super) fn listener(&self, settings: &Settings, listen: &Listen) -> Result<Tls, CertificateError> {
+        let certificate = settings.certificate(listen);
+        let held = match &certificate {
+            Certificate::Files(files) => {
                 let certificate = Arc::new(FileCertificate::open(&listen.name, files)?);
                 self.own.lock().unwrap_or_else(PoisonError::into_inner).push(certificate.clone());
                 Held::Files(certificate)
             }
-            Some(Certificate::Internal(_)) | None => Held::Internal(self.authority()?),
+            Certificate::Internal(_) | Certificate::Acme(_) => Held::Internal(self.authority()?),
         };
-        let certificates = Certificates::new(held, listen.unknown_names, self.by_name.clone());
-        Tls::new(listen, Arc::new(certificates), self.challenges())
+        let automatic = matches!(certificate, Certificate::Acme(_));
+        let by_name = self.by_name.clone();
+        let certificates = Certificates::new(held, automatic, listen.unknown_names, by_name, self.demand.clone());
+        Tls::new(listen, certificates, self.clients.clone(), self.challenges())
     }
 
     pub(super) fn acme(&self) -> Option<&Arc<Acme>> {
@@ -79,9 +103,15 @@ impl Identities {
     }
 
     /// All certificates that live in files.
-    pub(super) fn files(&self) -> Vec<Arc<FileCertificate>> {
+    fn files(&self) -> Vec<Arc<FileCertificate>> {
         let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         self.named.values().chain(own.iter()).cloned().collect()
+    }
+
+    /// Everything that lives in files.
+    pub(super) fn watched(&self) -> Vec<Arc<dyn Look>> {
+        let files = self.files().into_iter().map(|file| file as Arc<dyn Look>);
+        files.chain(self.clients.values().map(|clients| clients.clone() as Arc<dyn Look>)).collect()
     }
 
     /// Everything, for operators.
@@ -93,24 +123,56 @@ impl Identities {
             .map(|certificate| Shown::file(certificate))
             .chain(acme.map(|certificate| Shown::acme(&certificate)))
             .chain(self.authority.get().map(|authority| Shown::internal(authority)))
+            .chain(self.clients.values().map(|clients| Shown::clients(clients)))
             .collect()
     }
 
     /// Names show from now on what the table says.
     pub(super) fn apply(&self, table: &Table) {
         let mut index = Index::default();
+        let mut wanted = Vec::new();
         for (name, wildcard, policy) in table.names.iter() {
             let of = if wildcard { &mut index.one_label } else { &mut index.exact };
-            of.insert(name.into(), self.bind(name, policy));
+            of.insert(name.into(), Arc::new(self.bind(name, policy, &mut wanted)));
+        }
+        for pattern in table.encrypted_hosts() {
+            let of = match &pattern {
+                HostPattern::Exact(name) => (&mut index.exact, name),
+                HostPattern::OneLabel(suffix) => (&mut index.one_label, suffix),
+                HostPattern::Labels(_) | HostPattern::Any => continue,
+            };
+            if of.0.contains_key(of.1) {
+                continue;
+            }
+            let names = [pattern.to_string().into()].into();
+            if let Some(automatic) = self.automatic(names, &mut wanted) {
+                of.0.insert(of.1.clone(), Arc::new(Named { automatic: Some(automatic), ..Named::default() }));
+            }
         }
         if let Some(acme) = &self.acme {
-            let held = index.exact.values().filter_map(|named| match &named.held {
-                Some(Held::Acme(certificate, _)) => Some(certificate.clone()),
-                Some(Held::Files(_) | Held::Internal(_)) | None => None,
-            });
-            acme.want(&held.collect::<Vec<_>>());
+            acme.want(&wanted);
         }
         self.by_name.put(index);
+    }
+
+    /// What the automatic CA gives these names; nothing if it gives certificates for no such name.
+    fn automatic(&self, names: Arc<[Box<str>]>, wanted: &mut Vec<Arc<AcmeCertificate>>) -> Option<Held> {
+        let (ca, by_dns) = self.automatic.as_ref()?;
+        let gives = |name: &str| is_public(name) && (*by_dns || !name.starts_with("*."));
+        if let Some(name) = names.iter().find(|name| !gives(name)) {
+            if is_public(name) {
+                tracing::warn!(%name, %ca, "the CA proves wildcards by DNS only (`dns`): the listener's own is shown");
+            }
+            return None;
+        }
+        self.order(&Wish { ca: ca.clone(), names }, wanted)
+    }
+
+    fn order(&self, wish: &Wish, wanted: &mut Vec<Arc<AcmeCertificate>>) -> Option<Held> {
+        let certificate = self.acme.as_ref()?.certificate(wish);
+        let before = self.shown_before(wish.name(), &certificate);
+        wanted.push(certificate.clone());
+        Some(Held::Acme(certificate, before))
     }
 
     /// A name that is to get its first certificate from a CA shows until then what it showed.
@@ -118,14 +180,14 @@ impl Identities {
         if certificate.current().is_some() {
             return None;
         }
-        match self.by_name.find(name)?.held? {
+        match self.by_name.find(&name.replace('*', "_"))?.held.clone()? {
             Held::Acme(same, before) if Arc::ptr_eq(&same, certificate) => before,
             other => Some(Arc::new(other)),
         }
     }
 
-    fn bind(&self, name: &str, policy: &NamePolicy) -> Named {
-        let held = match &policy.certificate {
+    fn bind(&self, name: &str, words: &NamePolicy, wanted: &mut Vec<Arc<AcmeCertificate>>) -> Named {
+        let held = match &words.certificate {
             NameCertificate::Listener => None,
             NameCertificate::Internal => match self.authority() {
                 Ok(authority) => Some(Held::Internal(authority)),
@@ -134,14 +196,51 @@ impl Identities {
                     None
                 }
             },
-            NameCertificate::Acme(ca) => self.acme.as_ref().map(|acme| {
-                let certificate = acme.certificate(ca, name);
-                let before = self.shown_before(name, &certificate);
-                Held::Acme(certificate, before)
-            }),
+            NameCertificate::Acme(ca) => self.order(&Wish { ca: ca.clone(), names: words.names.clone() }, wanted),
             // The document was checked against the settings; a name it may not know here is shown the listener's.
             NameCertificate::Named(certificate) => self.named.get(&**certificate).cloned().map(Held::Files),
         };
-        Named { held, only_tls13: policy.min_version == TlsVersion::V1_3 }
+        let automatic = match held {
+            None => self.automatic(words.names.clone(), wanted),
+            Some(_) => None,
+        };
+        Named { held, automatic, policy: policy(words) }
+    }
+}
+
+fn policy(words: &NamePolicy) -> Policy {
+    let offers = |version| words.versions.as_ref().is_none_or(|versions| versions.contains(&version));
+    Policy {
+        only_tls13: words.min_version == TlsVersion::V1_3,
+        no_h1: !offers(HttpVersion::H1),
+        no_h2: !offers(HttpVersion::H2),
+        clients: words.client_certificate.as_ref().map(|clients| ClientPolicy {
+            authority: clients.ca.as_str().into(),
+            required: clients.mode == ClientCertificateMode::Require,
+        }),
+    }
+}
+
+/// Whether a CA may give the name a certificate: not addresses, not names that only this machine or network knows
+/// (RFC 6761, RFC 6762, RFC 9476 and what ICANN set aside).
+fn is_public(name: &str) -> bool {
+    let name = name.trim_start_matches("*.");
+    let private = ["localhost", "local", "internal", "home.arpa"];
+    let below = |end: &str| name == end || name.strip_suffix(end).is_some_and(|front| front.ends_with('.'));
+    name.contains('.')
+        && !name.starts_with('[')
+        && name.parse::<std::net::IpAddr>().is_err()
+        && !private.into_iter().any(below)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn names_of_a_private_network_are_not_asked_for() {
+        let is_public = super::is_public;
+        assert!(is_public("app.example.com") && is_public("*.example.com") && is_public("mylocal.example"));
+        for name in ["localhost", "a.localhost", "app.internal", "printer.local", "host", "192.0.2.1", "[::1]"] {
+            assert!(!is_public(name), "{name}");
+        }
     }
 }

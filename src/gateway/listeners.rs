@@ -149,7 +149,7 @@ impl Gateway {
                 ListenProtocol::Http => None,
                 ListenProtocol::Https => {
                     let failed = |source| StartError::Certificate { name: listen.name.clone(), source };
-                    Some(self.identities.listener(listen).map_err(failed)?)
+                    Some(self.identities.listener(settings, listen).map_err(failed)?)
                 }
             };
             let (h1, h2) = Door::<Proxy>::versions(listen);
@@ -182,7 +182,7 @@ impl Gateway {
 
     /// Files are looked at all the time, and at once when the document is read again.
     pub(super) fn look_after_certificates(&self) {
-        let files = self.identities.files();
+        let files = self.identities.watched();
         self.tasks.spawn_forever("certificates", tls::watch(files.clone()));
         if let Some(acme) = self.identities.acme() {
             // Challenges come to whoever accepts: a gateway that leaves orders nothing more.
@@ -194,7 +194,7 @@ impl Gateway {
                 }
             });
         }
-        self.control.on_reload(Box::new(move || files.iter().for_each(|certificate| certificate.look())));
+        self.control.on_reload(Box::new(move || files.iter().for_each(|one| one.look())));
     }
 
     /// The health and admin listeners stay until the very end, to tell how leaving goes; unless a successor answers there.

@@ -131,7 +131,7 @@ impl Gate {
         let asked = asked_host(session);
         let normal = host::normalise(asked).map_err(|error| Rejection::new(Code::BadRequest, error.to_string()))?;
         let tls = ctx.connection.as_ref().and_then(|connection| connection.tls.as_ref());
-        if tls.is_some_and(|tls| !tls.is_good_for(&normal)) {
+        if tls.is_some_and(|tls| !tls.session.is_good_for(&normal)) {
             return Err(Rejection::new(Code::Misdirected, "the TLS session is not good for this host"));
         }
         ctx.host = Some(normal.into());

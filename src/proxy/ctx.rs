@@ -211,7 +211,8 @@ impl Ctx {
             headers: &request.headers,
             client: self.client,
             listener: connection.map_or("", |connection| &connection.listener.name),
-            sni: connection.and_then(|connection| connection.tls.as_ref()?.sni.as_deref()),
+            sni: connection.and_then(|connection| connection.tls.as_ref()?.session.server_name.as_deref()),
+            client_certificate: connection.and_then(|connection| connection.tls.as_ref()?.client.as_ref()),
             request_id: self.request_id.as_str(),
         }
     }

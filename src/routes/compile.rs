@@ -14,7 +14,7 @@ use super::table::{Entry, Table};
 use super::trie::Trie;
 use crate::config::{Document, Match};
 use crate::problem::{Path, Problem};
-use crate::settings::Settings;
+use crate::settings::{ListenProtocol, Settings};
 use crate::upstream::{Pools, Spec};
 
 /// More listeners cannot be told apart by `match.listen`.
@@ -41,22 +41,58 @@ const CLIENTS_OWN: [&str; 10] = [
 /// What a document cannot say: who the gateway is.
 #[derive(Clone, Debug, Default)]
 pub struct Env {
-    /// Names of the listeners, and whether routes without `match.listen` answer there.
-    pub listeners: Vec<(String, bool)>,
+    pub listeners: Vec<Listener>,
     pub region: Option<String>,
     /// Names of the certificates that hosts may show. `None`: unknown, without the boot settings.
     pub certificates: Option<BTreeSet<String>>,
     /// Names of the CAs that speak ACME. `None`: unknown.
     pub authorities: Option<BTreeSet<String>>,
+    /// The one that `acme` means.
+    pub main_authority: Option<String>,
+    /// Those that prove names by DNS, and so wildcards. `None`: unknown.
+    pub wildcard_authorities: Option<BTreeSet<String>>,
+    /// Names of the CAs whose certificates clients may show. `None`: unknown.
+    pub client_authorities: Option<BTreeSet<String>>,
+}
+
+/// A listener, as far as routes care.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    pub name: String,
+    /// Routes without `match.listen` answer here.
+    pub public: bool,
+    pub https: bool,
+    /// Where requests in the clear are sent to, unless a name or a route says otherwise.
+    pub https_port: Option<u16>,
+}
+
+impl Listener {
+    pub fn new(name: &str, public: bool) -> Listener {
+        Listener { name: name.to_owned(), public, https: false, https_port: None }
+    }
 }
 
 impl Env {
     pub fn of(settings: &Settings) -> Env {
         Env {
-            listeners: settings.listen.iter().map(|listen| (listen.name.clone(), listen.public)).collect(),
+            listeners: settings
+                .listen
+                .iter()
+                .map(|listen| Listener {
+                    name: listen.name.clone(),
+                    public: listen.public,
+                    https: listen.protocol == ListenProtocol::Https,
+                    https_port: settings.https_port(listen),
+                })
+                .collect(),
             region: settings.node.region.clone(),
             certificates: Some(settings.certificate.keys().cloned().collect()),
             authorities: Some(settings.ca.keys().cloned().collect()),
+            main_authority: settings.main_ca().map(str::to_owned),
+            wildcard_authorities: Some(
+                settings.ca.iter().filter(|(_, ca)| ca.dns.is_some()).map(|(name, _)| name.clone()).collect(),
+            ),
+            client_authorities: Some(settings.client_ca.keys().cloned().collect()),
         }
     }
 
@@ -66,8 +102,8 @@ impl Env {
             document.route.iter().flat_map(|route| route.matches.listen.iter().map(String::as_str)).collect();
         names.extend(document.test.iter().filter_map(|case| case.given.listen.as_deref()));
         names.remove("public");
-        let named = names.into_iter().map(|name| (name.to_owned(), false));
-        Env { listeners: std::iter::once(("public".to_owned(), true)).chain(named).collect(), ..Env::default() }
+        let named = names.into_iter().map(|name| Listener::new(name, false));
+        Env { listeners: std::iter::once(Listener::new("public", true)).chain(named).collect(), ..Env::default() }
     }
 }
 

@@ -6,7 +6,7 @@ use http::{HeaderName, Method};
 use ipnet::IpNet;
 
 use super::fit::{Fit, Strength};
-use crate::facts::{Head, cookie};
+use crate::facts::{CertificateField, Head, cookie};
 
 /// All must hold.
 #[derive(Debug)]
@@ -20,6 +20,7 @@ pub(super) struct Conditions {
     pub(super) header: Box<[(HeaderName, Condition)]>,
     pub(super) query: Box<[(Box<str>, Condition)]>,
     pub(super) cookie: Box<[(Box<str>, Condition)]>,
+    pub(super) client_certificate: Box<[(CertificateField, Condition)]>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,13 +55,14 @@ pub(super) enum Miss<'t> {
     Header(&'t HeaderName),
     Query(&'t str),
     Cookie(&'t str),
+    ClientCertificate(CertificateField),
     From,
     Method,
 }
 
 impl Conditions {
     pub(super) fn check(&self, networks: Option<&Networks>, asked: &Asked<'_>) -> Result<(), Miss<'_>> {
-        let Conditions { listen, listen_named: _, methods, header, query, cookie: cookies } = self;
+        let Conditions { listen, listen_named: _, methods, header, query, cookie: cookies, client_certificate } = self;
         if listen & asked.listener == 0 {
             return Err(Miss::Listen);
         }
@@ -78,6 +80,17 @@ impl Conditions {
         for (name, condition) in cookies {
             if !condition.holds(cookie(asked.head.headers, name).map(str::bytes)) {
                 return Err(Miss::Cookie(name));
+            }
+        }
+        for (field, condition) in client_certificate {
+            let certificate = asked.head.client_certificate;
+            let mut values = certificate.into_iter().flat_map(|certificate| certificate.values(*field)).peekable();
+            let holds = match values.peek() {
+                None => condition.holds(None::<std::iter::Empty<u8>>),
+                Some(_) => values.any(|value| condition.holds(Some(value.bytes()))),
+            };
+            if !holds {
+                return Err(Miss::ClientCertificate(*field));
             }
         }
         if networks.is_some_and(|networks| !networks.contain(asked.client)) {
@@ -99,6 +112,7 @@ impl Conditions {
             header: strength(&self.header),
             query: strength(&self.query),
             cookie: strength(&self.cookie),
+            client_certificate: strength(&self.client_certificate),
             network: 0,
             listen: self.listen_named,
             priority: 0,
@@ -115,6 +129,7 @@ impl Conditions {
             && agree(&self.header, &other.header)
             && agree(&self.query, &other.query)
             && agree(&self.cookie, &other.cookie)
+            && agree_on_certificate(&self.client_certificate, &other.client_certificate)
     }
 }
 
@@ -122,6 +137,16 @@ impl Conditions {
 fn agree<N: PartialEq>(one: &[(N, Condition)], other: &[(N, Condition)]) -> bool {
     one.iter().all(|(name, condition)| {
         other.iter().filter(|(other, _)| other == name).all(|(_, other)| condition.overlaps(other))
+    })
+}
+
+/// As `agree`; but a certificate has several names, so that different ones exclude each other only where there must be none.
+fn agree_on_certificate(one: &[(CertificateField, Condition)], other: &[(CertificateField, Condition)]) -> bool {
+    one.iter().all(|(field, condition)| {
+        other.iter().filter(|(other, _)| other == field).all(|(_, other)| match field {
+            CertificateField::San => (*condition == Condition::Absent) == (*other == Condition::Absent),
+            _ => condition.overlaps(other),
+        })
     })
 }
 

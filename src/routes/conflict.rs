@@ -10,6 +10,7 @@ use ahash::AHashMap;
 use super::conditions::{Condition, Conditions};
 use super::route::Route;
 use super::table::Entry;
+use crate::facts::CertificateField;
 
 /// Adds the pairs of routes in conflict at a sorted leaf, lower number first.
 pub(super) fn find(leaf: &[Entry], routes: &[Route], conflicts: &mut BTreeSet<(u32, u32)>) {
@@ -70,6 +71,7 @@ enum Name<'r> {
     Header(&'r str),
     Query(&'r str),
     Cookie(&'r str),
+    ClientCertificate(CertificateField),
 }
 
 impl<'r> Name<'r> {
@@ -78,7 +80,10 @@ impl<'r> Name<'r> {
         let header = conditions.header.iter().map(|(name, condition)| (Name::Header(name.as_str()), condition));
         let query = conditions.query.iter().map(|(name, condition)| (Name::Query(name), condition));
         let cookie = conditions.cookie.iter().map(|(name, condition)| (Name::Cookie(name), condition));
-        header.chain(query).chain(cookie).filter_map(|(name, condition)| match condition {
+        // Of names a certificate has several: other values exclude nothing.
+        let certificate = conditions.client_certificate.iter().filter(|(field, _)| *field != CertificateField::San);
+        let certificate = certificate.map(|(field, condition)| (Name::ClientCertificate(*field), condition));
+        header.chain(query).chain(cookie).chain(certificate).filter_map(|(name, condition)| match condition {
             Condition::Exact(value) => Some((name, &**value)),
             Condition::Prefix(_) | Condition::Present | Condition::Absent => None,
         })

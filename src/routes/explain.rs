@@ -65,7 +65,8 @@ pub struct HeaderChanges {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Other {
     pub route: String,
-    /// What it fails on: `host`, `path`, `listen`, `header`, `query`, `cookie`, `from`, `method`, or `less_specific`.
+    /// What it fails on: `host`, `path`, `listen`, `header`, `query`, `cookie`, `client_certificate`, `from`, `method`, or
+    /// `less_specific`.
     pub lost_by: Cow<'static, str>,
     pub text: String,
 }
@@ -182,6 +183,11 @@ fn verdict(route: &Route, entry: &Entry, result: Result<(), Miss<'_>>, head: &He
         Err(Miss::Header(name)) => ("header", format!("header `{name}`")),
         Err(Miss::Query(name)) => ("query", format!("query parameter `{name}`")),
         Err(Miss::Cookie(name)) => ("cookie", format!("cookie `{name}`")),
+        Err(Miss::ClientCertificate(field)) => {
+            let what =
+                if head.client_certificate.is_some() { "of the client's certificate" } else { "of a certificate" };
+            ("client_certificate", format!("{} {what}", field.as_str()))
+        }
         Err(Miss::From) => ("from", format!("client address {}", head.client)),
         Err(Miss::Method) => ("method", format!("method {}", head.method)),
     };

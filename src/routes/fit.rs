@@ -1,6 +1,6 @@
 //! Fit: how closely a route describes the requests it matches, beyond host and path. Greater is tried first.
 //!
-//! Kind by kind in the order of the fields: method, header, query, cookie, client network, listener. Within a kind
+//! Kind by kind in the order of the fields: method, header, query, cookie, client certificate, client network, listener. Within a kind
 //! exact before prefix before present, longer before shorter, more before fewer. Priority only decides what is equal.
 
 use std::fmt;
@@ -13,6 +13,7 @@ pub struct Fit {
     pub header: Strength,
     pub query: Strength,
     pub cookie: Strength,
+    pub client_certificate: Strength,
     /// Length of the client network plus one; 0 without one.
     pub network: u8,
     pub listen: bool,
@@ -68,7 +69,12 @@ impl fmt::Display for Fit {
         if self.method {
             parts.push("method".to_owned());
         }
-        for (kind, strength) in [("header", self.header), ("query", self.query), ("cookie", self.cookie)] {
+        for (kind, strength) in [
+            ("header", self.header),
+            ("query", self.query),
+            ("cookie", self.cookie),
+            ("client certificate", self.client_certificate),
+        ] {
             if strength != Strength::default() {
                 parts.push(format!("{kind} ({strength})"));
             }
@@ -122,6 +128,7 @@ mod tests {
             Fit { header: one, ..Fit::default() },
             Fit { query: one, ..Fit::default() },
             Fit { cookie: one, ..Fit::default() },
+            Fit { client_certificate: one, ..Fit::default() },
             Fit { network: 25, ..Fit::default() },
             Fit { network: 9, ..Fit::default() },
             Fit { listen: true, ..Fit::default() },

@@ -12,6 +12,7 @@ use super::host::{HostPattern, HostPatternCause};
 use super::pattern::{Pattern, PatternCause};
 use crate::config;
 use crate::facts::path::PathError;
+use crate::facts::{CertificateField, SAN_KINDS};
 use crate::policy::{Reading, headers};
 use crate::problem::{Path, nearest};
 use crate::scalar::{OneOrMany, without_references};
@@ -30,7 +31,7 @@ pub(super) struct Matching {
 
 impl Matching {
     pub(super) fn read(words: &config::Match, at: &Path, env: &Env, reading: &mut Reading<'_>) -> Matching {
-        let config::Match { host, path, method, header, query, cookie, from, listen } = words;
+        let config::Match { host, path, method, header, query, cookie, client_certificate, from, listen } = words;
         let mut hosts = distinct(host, at, "host", reading, read_host);
         if host.is_empty() {
             hosts.push(HostPattern::Any);
@@ -47,6 +48,7 @@ impl Matching {
             header: read_conditions(header, at, "header", reading, read_header_name),
             query: read_conditions(query, at, "query", reading, |name, _, _| Some(name.into())),
             cookie: read_conditions(cookie, at, "cookie", reading, read_cookie_name),
+            client_certificate: read_certificate(client_certificate.as_ref(), at, reading),
         };
         let entries = hosts.len().saturating_mul(patterns.len()).saturating_mul(networks.len().max(1));
         if entries > ENTRIES_MAX {
@@ -148,12 +150,12 @@ fn read_methods(words: &OneOrMany<String>, at: &Path, reading: &mut Reading<'_>)
 fn read_listen(words: &OneOrMany<String>, at: &Path, env: &Env, reading: &mut Reading<'_>) -> u64 {
     let bit = |index: usize| u32::try_from(index).ok().and_then(|index| 1u64.checked_shl(index)).unwrap_or(0);
     if words.is_empty() {
-        let public = env.listeners.iter().enumerate().filter(|(_, (_, public))| *public);
+        let public = env.listeners.iter().enumerate().filter(|(_, listener)| listener.public);
         return public.fold(0, |bits, (index, _)| bits | bit(index));
     }
     let mut bits = 0;
     for (step, name) in words.iter().enumerate() {
-        let names = || env.listeners.iter().map(|(name, _)| name.as_str());
+        let names = || env.listeners.iter().map(|listener| listener.name.as_str());
         match names().position(|known| known == name) {
             Some(index) => bits |= bit(index),
             None if name.contains("${") => {}
@@ -201,17 +203,71 @@ fn read_conditions<N: PartialEq>(
             reading.error(&at, format!("`{text}` is there twice"), "names of headers are the same in any case");
             continue;
         }
-        let condition = match words {
-            config::Condition::Exact(text) => Condition::Exact(text.as_str().into()),
-            config::Condition::Prefix(config::PrefixCondition { prefix }) if prefix.is_empty() => {
-                reading.error(&at.at("prefix"), "an empty prefix", "write `{ present = true }` for any value");
-                continue;
-            }
-            config::Condition::Prefix(config::PrefixCondition { prefix }) => Condition::Prefix(prefix.as_str().into()),
-            config::Condition::Present(config::PresentCondition { present: true }) => Condition::Present,
-            config::Condition::Present(config::PresentCondition { present: false }) => Condition::Absent,
-        };
-        conditions.push((name, condition));
+        conditions.extend(read_condition(words, &at, reading).map(|condition| (name, condition)));
     }
     conditions.into()
+}
+
+fn read_condition(words: &config::Condition, at: &Path, reading: &mut Reading<'_>) -> Option<Condition> {
+    Some(match words {
+        config::Condition::Exact(text) => Condition::Exact(text.as_str().into()),
+        config::Condition::Prefix(config::PrefixCondition { prefix }) if prefix.is_empty() => {
+            reading.error(&at.at("prefix"), "an empty prefix", "write `{ present = true }` for any value");
+            return None;
+        }
+        config::Condition::Prefix(config::PrefixCondition { prefix }) => Condition::Prefix(prefix.as_str().into()),
+        config::Condition::Present(config::PresentCondition { present: true }) => Condition::Present,
+        config::Condition::Present(config::PresentCondition { present: false }) => Condition::Absent,
+    })
+}
+
+fn read_certificate(
+    words: Option<&config::CertificateMatch>,
+    at: &Path,
+    reading: &mut Reading<'_>,
+) -> Box<[(CertificateField, Condition)]> {
+    let Some(words) = words else { return Box::default() };
+    let config::CertificateMatch { subject, san, fingerprint } = words;
+    let at = at.at("client_certificate");
+    let mut conditions = Vec::new();
+    for (field, words) in [
+        (CertificateField::Subject, subject),
+        (CertificateField::San, san),
+        (CertificateField::Fingerprint, fingerprint),
+    ] {
+        let Some(words) = words else { continue };
+        let at = at.at(field.as_str());
+        let Some(condition) = read_condition(words, &at, reading) else { continue };
+        if let Condition::Exact(text) | Condition::Prefix(text) = &condition
+            && !text.contains("${")
+        {
+            let exact = matches!(condition, Condition::Exact(_));
+            if let Some((message, help)) = impossible(field, text, exact) {
+                reading.error(&at, message, help);
+                continue;
+            }
+        }
+        conditions.push((field, condition));
+    }
+    if *words == config::CertificateMatch::default() {
+        conditions.push((CertificateField::Fingerprint, Condition::Present));
+    }
+    conditions.into()
+}
+
+/// A value that no certificate has, and what to write instead.
+fn impossible(field: CertificateField, text: &str, exact: bool) -> Option<(String, String)> {
+    let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    match field {
+        CertificateField::Fingerprint if !text.bytes().all(hex) || (exact && text.len() != 64) || text.len() > 64 => {
+            let bare: String = text.chars().filter(char::is_ascii_hexdigit).collect::<String>().to_lowercase();
+            let help = if bare.len() == 64 { format!("write `{bare}`") } else { "write 64 hex digits".to_owned() };
+            Some((format!("`{text}` is not the SHA-256 of a certificate in lower case"), help))
+        }
+        CertificateField::San if !SAN_KINDS.iter().any(|kind| text.starts_with(kind) || kind.starts_with(text)) => {
+            let help = format!("say which kind of name it is: `dns:{text}` (dns:, uri:, email:, ip:)");
+            Some((format!("no alternative name begins like `{text}`"), help))
+        }
+        _ => None,
+    }
 }

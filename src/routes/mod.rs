@@ -34,7 +34,7 @@ mod table;
 mod trie;
 
 pub use crate::facts::path;
-pub use compile::{Env, compile};
+pub use compile::{Env, Listener, compile};
 pub use destination::{Destination, Mirror};
 pub use explain::{Explanation, HeaderChanges, Other, Understood, Why};
 pub use fit::{Fit, Strength};

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::host::{self, HostError};
 use super::table::Table;
-use crate::config::TestCase;
+use crate::config::{GivenCertificate, TestCase};
 use crate::facts::path::{self, PathError};
-use crate::facts::{Head, Scheme};
+use crate::facts::{ClientCertificate, Head, Scheme};
 use crate::problem::nearest;
 
 /// What is asked, as text.
@@ -27,6 +27,9 @@ pub struct Question {
     /// Name of the listener. Default: the first that is public.
     #[serde(default)]
     pub listen: Option<String>,
+    /// The certificate that the client showed.
+    #[serde(default)]
+    pub client_certificate: Option<ClientCertificate>,
 }
 
 /// The question makes no sense: unlike a bad request, no client can ask it.
@@ -53,6 +56,7 @@ pub(super) struct Asking<'q> {
     headers: HeaderMap,
     client: IpAddr,
     listener: Cow<'q, str>,
+    client_certificate: Option<&'q ClientCertificate>,
 }
 
 /// Why the gateway refuses the request before it looks for a route.
@@ -74,8 +78,16 @@ impl From<&TestCase> for Question {
             headers: given.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
             from: given.from.clone(),
             listen: given.listen.clone(),
+            client_certificate: given.client_certificate.as_ref().map(shown),
         }
     }
+}
+
+fn shown(given: &GivenCertificate) -> ClientCertificate {
+    let GivenCertificate { subject, san, fingerprint, issuer, serial } = given.clone();
+    // Whoever writes a case means a certificate that is there.
+    let fingerprint = if fingerprint.is_empty() { "0".repeat(64) } else { fingerprint };
+    ClientCertificate { subject, issuer, serial, fingerprint, san: san.0, certificate: String::new() }
 }
 
 impl Question {
@@ -102,7 +114,9 @@ impl Question {
             None => IpAddr::V4(Ipv4Addr::LOCALHOST),
         };
         let listener = self.listener(table)?;
-        Ok(Asking { method, scheme, authority, raw_path, query, headers: self.read_headers(table)?, client, listener })
+        let headers = self.read_headers(table)?;
+        let client_certificate = self.client_certificate.as_ref();
+        Ok(Asking { method, scheme, authority, raw_path, query, headers, client, listener, client_certificate })
     }
 
     fn read_headers(&self, table: &Table) -> Result<HeaderMap, QuestionError> {
@@ -119,7 +133,7 @@ impl Question {
     }
 
     fn listener<'a>(&'a self, table: &Table) -> Result<Cow<'a, str>, QuestionError> {
-        let names = || table.listeners.iter().map(|(name, _)| name.as_str());
+        let names = || table.listeners.iter().map(|listener| listener.name.as_str());
         match &self.listen {
             Some(name) if names().any(|known| known == name) => Ok(Cow::Borrowed(name)),
             Some(name) => {
@@ -127,8 +141,8 @@ impl Question {
                 Err(QuestionError::Listen { name: name.clone(), near })
             }
             None => {
-                let public = table.listeners.iter().find(|(_, public)| *public);
-                Ok(Cow::Owned(public.map(|(name, _)| name.clone()).unwrap_or_default()))
+                let public = table.listeners.iter().find(|listener| listener.public);
+                Ok(Cow::Owned(public.map(|listener| listener.name.clone()).unwrap_or_default()))
             }
         }
     }
@@ -151,6 +165,7 @@ impl Asking<'_> {
             client: self.client,
             listener: &self.listener,
             sni: (self.scheme == Scheme::Https && !host.starts_with('[')).then_some(&*host),
+            client_certificate: self.client_certificate,
             request_id: "00000000000000000000000000000000",
         }))
     }

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, Method};
 
+use super::compile::Listener;
 use super::conditions::{Asked, Miss, Networks};
 use super::fit::Fit;
+use super::host::HostPattern;
 use super::hosts::Hosts;
 use super::names::Names;
 use super::pattern::{PathCaptures, Spans};
@@ -31,8 +33,8 @@ pub struct Table {
     pub default_response_headers: Edits,
     /// Sorted; `_` stands as `-`.
     pub(super) reserved_headers: Box<[Box<str>]>,
-    /// Names and whether they are public; a listener's place is its bit.
-    pub(super) listeners: Box<[(String, bool)]>,
+    /// A listener's place is its bit.
+    pub(super) listeners: Box<[Listener]>,
     /// What holds for names.
     pub names: Names,
     pub(super) hosts: Hosts,
@@ -78,15 +80,28 @@ impl Table {
     /// The route of a request. Nothing is allocated on the way to a route.
     pub fn find(&self, head: &Head<'_>) -> Found<'_> {
         let found = self.routed(head);
-        if head.scheme == Scheme::Http
-            && self.names.find(head.host).is_some_and(|name| name.cleartext == Cleartext::Redirect)
-        {
-            let meant = matches!(&found, Found::Route { route, .. } if route.conditions.listen_named);
-            if let (false, Some(location)) = (meant, to_https(head)) {
-                return Found::ToHttps { location };
+        match (head.scheme, &found) {
+            (Scheme::Https, _) => found,
+            // Whoever names a listener in the clear means it.
+            (Scheme::Http, Found::Route { route, .. }) if route.conditions.listen_named => found,
+            (Scheme::Http, _) => {
+                let is_route = !matches!(found, Found::NoRoute);
+                match self.https_port(head, is_route).and_then(|port| to_https(head, port)) {
+                    Some(location) => Found::ToHttps { location },
+                    None => found,
+                }
             }
         }
-        found
+    }
+
+    /// Where a request in the clear is sent to, if it is: by the word of its name, else of its listener.
+    fn https_port(&self, head: &Head<'_>, is_route: bool) -> Option<u16> {
+        let listener = || self.listeners.iter().find(|listener| listener.name == head.listener)?.https_port;
+        match self.names.find(head.host).and_then(|name| name.cleartext) {
+            Some(Cleartext::Redirect) => Some(listener().unwrap_or(443)),
+            Some(Cleartext::Serve) => None,
+            None => listener().filter(|_| is_route),
+        }
     }
 
     fn routed(&self, head: &Head<'_>) -> Found<'_> {
@@ -100,7 +115,7 @@ impl Table {
     }
 
     pub(super) fn asked<'a>(&self, head: &'a Head<'a>) -> Asked<'a> {
-        let known = self.listeners.iter().position(|(name, _)| name == head.listener);
+        let known = self.listeners.iter().position(|listener| listener.name == head.listener);
         let listener = known.and_then(|bit| u32::try_from(bit).ok()).and_then(|bit| 1u64.checked_shl(bit));
         Asked { head, listener: listener.unwrap_or(0), client: head.client.to_canonical() }
     }
@@ -156,6 +171,14 @@ impl Table {
         &self.reserved_headers
     }
 
+    /// Host patterns of the routes that answer on some listener over https.
+    pub fn encrypted_hosts(&self) -> impl Iterator<Item = &HostPattern> {
+        let bits = |(bit, listener): (usize, &Listener)| if listener.https { 1u64 << bit.min(63) } else { 0 };
+        let encrypted = self.listeners.iter().enumerate().map(bits).fold(0, |all, bit| all | bit);
+        let routes = self.routes.iter().filter(move |route| route.conditions.listen & encrypted != 0);
+        routes.flat_map(|route| route.hosts.iter())
+    }
+
     pub fn route(&self, name: &str) -> Option<&Arc<Route>> {
         self.routes.iter().find(|route| &*route.name == name)
     }
@@ -184,9 +207,10 @@ pub fn revision(text: &str) -> Arc<str> {
     digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect::<String>().into()
 }
 
-/// The same over https, on its own port: a request in the clear says nothing about another one.
-fn to_https(head: &Head<'_>) -> Option<HeaderValue> {
+/// The same over https.
+fn to_https(head: &Head<'_>, port: u16) -> Option<HeaderValue> {
     let path = if head.path == "*" { "/" } else { head.path };
     let query = head.query.map(|query| format!("?{query}")).unwrap_or_default();
-    HeaderValue::try_from(format!("https://{}{path}{query}", head.host)).ok()
+    let port = if port == 443 { String::new() } else { format!(":{port}") };
+    HeaderValue::try_from(format!("https://{}{port}{path}{query}", head.host)).ok()
 }

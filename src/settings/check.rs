@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
+use super::certificates;
 use super::{Admin, HttpVersion, Limits, Listen, ListenProtocol, Settings, UnknownNames};
 use crate::problem::{Path, Problem};
 
@@ -14,7 +15,7 @@ const ADDRESS_HELP: &str = "write `address:port` with an IP address: \"[::]:443\
 const ADMIN_HELP: &str = "write \"127.0.0.1:9090\" or \"unix:/run/tollgate/admin.sock\"";
 /// Far beyond any machine's cores.
 const THREADS_MAX: usize = 1024;
-const NAME_HELP: &str = "a name holds letters, digits, `-`, `_` and `.`, and no more than 64 of them";
+pub(super) const NAME_HELP: &str = "a name holds letters, digits, `-`, `_` and `.`, and no more than 64 of them";
 const NETWORK_HELP: &str = "write networks such as \"10.0.0.0/8\" or \"fdaa::/16\", or single addresses";
 
 impl Settings {
@@ -87,29 +88,7 @@ impl Settings {
         if self.routes.file.as_os_str().is_empty() {
             error(top.at("routes").at("file"), "the path is empty".to_owned(), "write the path of the document");
         }
-        let taken = |name: &str| ["internal", "acme"].contains(&name);
-        for name in self.certificate.keys().filter(|name| !is_name(name) || taken(name)) {
-            let help = if taken(name) { "the word stands for something else: take another name" } else { NAME_HELP };
-            error(top.at("certificate").at(name), format!("`{name}` is not a name for a certificate"), help);
-        }
-        for (name, ca) in &self.ca {
-            let at = top.at("ca").at(name);
-            if !is_name(name) {
-                error(at.clone(), format!("`{name}` is not a name for a CA"), NAME_HELP);
-            }
-            if !is_https(&ca.directory) {
-                let message = format!("`{}` is not the URL of a directory", ca.directory);
-                error(at.at("directory"), message, "write \"https://acme-v02.api.letsencrypt.org/directory\"");
-            }
-            for (index, contact) in ca.contact.iter().enumerate().filter(|(_, contact)| !contact.contains(':')) {
-                let at = at.at("contact").at(index);
-                error(at, format!("`{contact}` is no URL"), "write \"mailto:ops@example.com\"");
-            }
-            if self.state.dir.is_none() {
-                let help = "set state.dir: without it every start would ask for new certificates";
-                error(at, "there is no place to keep accounts and certificates".to_owned(), help);
-            }
-        }
+        certificates::check(self, error);
         if !is_level(&self.log.level) {
             let help = "write error, warn, info, debug or trace, or filters such as \"info,tollgate::upstream=debug\"";
             error(top.at("log").at("level"), format!("`{}` is not a log level", self.log.level), help);
@@ -177,6 +156,9 @@ fn listener(listen: &Listen, at: &Path, error: &mut dyn FnMut(Path, String, &str
     if listen.protocol == ListenProtocol::Http && listen.certificate.is_some() {
         let help = "set protocol = \"https\", or take the certificate out";
         error(at.at("certificate"), "a cleartext listener shows no certificate".to_owned(), help);
+    }
+    if listen.protocol == ListenProtocol::Https && listen.https_port.is_some() {
+        error(at.at("https_port"), "requests here are encrypted already".to_owned(), "take the key out");
     }
     if let Some(proxies) = &listen.proxy_protocol {
         let at = at.at("proxy_protocol").at("from");
@@ -266,16 +248,12 @@ fn is_level(filter: &str) -> bool {
     })
 }
 
-fn is_https(text: &str) -> bool {
-    text.parse::<http::Uri>().is_ok_and(|uri| uri.scheme_str() == Some("https") && uri.host().is_some())
-}
-
 /// A network as settings name it; a single address is a network of one.
 pub fn network(text: &str) -> Option<IpNet> {
     text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     (1..=64).contains(&name.len()) && name.bytes().all(legal) && !name.starts_with('.')
 }

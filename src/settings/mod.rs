@@ -4,6 +4,7 @@
 //! document. Every field's comment is user documentation: it becomes the schema and `docs/reference.md`.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -12,9 +13,13 @@ use serde::{Deserialize, Serialize};
 use crate::scalar::{OneOrMany, Span};
 
 mod certificate;
+mod certificates;
 mod check;
 mod limits;
-pub use certificate::{Ca, Certificate, CertificateFiles, Internal};
+pub use certificate::{
+    AcmeOf, Ca, Certificate, CertificateFiles, ClientCa, DnsProof, ExternalAccount, Internal, OnDemand, TsigAlgorithm,
+    TsigKey,
+};
 pub use check::network;
 pub use limits::{Http2, Limits};
 
@@ -45,6 +50,12 @@ pub struct Settings {
     /// Certificate authorities that speak ACME, for `[host."..."]` of the document to refer to. What they give is kept in `state.dir`.
     #[serde(default)]
     pub ca: BTreeMap<String, Ca>,
+    /// Certificates for names that no document lists.
+    #[serde(default)]
+    pub on_demand: Option<OnDemand>,
+    /// Whose certificates clients may show, for `[host."..."]` of the document to refer to.
+    #[serde(default)]
+    pub client_ca: BTreeMap<String, ClientCa>,
     /// Where the document comes from.
     pub routes: Routes,
     /// Whose word about the client's address is believed.
@@ -107,12 +118,16 @@ pub struct Listen {
     /// Routes without `match.listen` answer here. Default true.
     #[serde(default = "yes")]
     pub public: bool,
-    /// With https: `"internal"` mints certificates from a local CA; or `{ chain = "cert.pem", key = "key.pem" }`. Default `"internal"`.
+    /// With https, what names show that have no `[host."..."]` of their own to say otherwise: `"acme"` or `"acme:NAME"`, for every host of the routes one from that CA; `"internal"`, a leaf of the local CA; or `{ chain = "cert.pem", key = "key.pem" }`. Default `"acme"` where there is a `[ca.NAME]`, else `"internal"`.
     #[serde(default)]
     pub certificate: Option<Certificate>,
     /// With https: what a client gets that names no `[host."..."]` of the document: `default`, the listener's own certificate, or `refuse`, a failed handshake. Default `default`.
     #[serde(default)]
     pub unknown_names: UnknownNames,
+    /// With http: requests are sent to https at this port (308), unless their name (`http`) or route (`match.listen`) says
+    /// otherwise. 0: they are served. Default on port 80, where there is an https listener: 443, or its port if none has that.
+    #[serde(default)]
+    pub https_port: Option<u16>,
     /// Load balancers in front that begin every connection with a PROXY header (version 1 or 2), and nobody else. Default: none.
     #[serde(default)]
     pub proxy_protocol: Option<ProxyProtocol>,
@@ -320,6 +335,49 @@ impl Settings {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             threads => threads,
         }
+    }
+
+    /// Where requests in the clear are sent to that come in here.
+    pub fn https_port(&self, listen: &Listen) -> Option<u16> {
+        let port = |listen: &Listen| listen.address.parse::<SocketAddr>().ok().map(|address| address.port());
+        match (listen.protocol, listen.https_port) {
+            (ListenProtocol::Https, _) | (ListenProtocol::Http, Some(0)) => None,
+            (ListenProtocol::Http, Some(port)) => Some(port),
+            (ListenProtocol::Http, None) if port(listen) != Some(80) => None,
+            (ListenProtocol::Http, None) => {
+                let encrypted = self.listen.iter().filter(|one| one.public && one.protocol == ListenProtocol::Https);
+                let ports: Vec<u16> = encrypted.filter_map(port).collect();
+                ports.iter().find(|port| **port == 443).or(ports.first()).copied()
+            }
+        }
+    }
+
+    /// What a listener shows.
+    pub fn certificate(&self, listen: &Listen) -> Certificate {
+        match &listen.certificate {
+            Some(certificate) => certificate.clone(),
+            None if self.ca.is_empty() => Certificate::Internal(Internal::Internal),
+            None => Certificate::Acme(AcmeOf("acme".to_owned())),
+        }
+    }
+
+    /// The CA that `acme` means: the one that is no other's fallback. `None`: there is none, or there are several.
+    pub fn main_ca(&self) -> Option<&str> {
+        let is_fallback = |name: &str| self.ca.values().any(|ca| ca.fallback.as_deref() == Some(name));
+        let mut all = self.ca.keys().filter(|name| !is_fallback(name));
+        all.next().filter(|_| all.next().is_none()).map(String::as_str)
+    }
+
+    /// The CA that gives every host of the routes a certificate.
+    pub fn automatic_ca(&self) -> Option<&str> {
+        let encrypted = self.listen.iter().filter(|listen| listen.protocol == ListenProtocol::Https);
+        encrypted.into_iter().find_map(|listen| match self.certificate(listen) {
+            Certificate::Acme(of) => match of.ca() {
+                Some(name) => self.ca.keys().find(|known| *known == name).map(String::as_str),
+                None => self.main_ca(),
+            },
+            Certificate::Internal(_) | Certificate::Files(_) => None,
+        })
     }
 
     /// Name in logs, `Via` and `Proxy-Status`.

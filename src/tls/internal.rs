@@ -14,10 +14,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
 };
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
+use zeroize::Zeroizing;
 
 /// Leaves held at once. At the bound one is thrown away: a stranger may ask for any name.
 const LEAVES_MAX: usize = 1024;
@@ -59,7 +59,7 @@ impl Authority {
         let keep = |source| AuthorityError::Keep { path: dir.to_owned(), source };
         let key_path = dir.join("local-ca.key");
         let key = match std::fs::read_to_string(&key_path) {
-            Ok(pem) => KeyPair::from_pem(&pem)?,
+            Ok(pem) => KeyPair::from_pem(&Zeroizing::new(pem))?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 std::fs::create_dir_all(dir).map_err(keep)?;
                 let key = KeyPair::generate()?;
@@ -69,7 +69,9 @@ impl Authority {
                     .mode(0o600)
                     .open(&key_path)
                     .map_err(keep)?;
-                file.write_all(key.serialize_pem().as_bytes()).and_then(|()| file.sync_all()).map_err(keep)?;
+                file.write_all(Zeroizing::new(key.serialize_pem()).as_bytes())
+                    .and_then(|()| file.sync_all())
+                    .map_err(keep)?;
                 key
             }
             Err(error) => return Err(keep(error)),
@@ -146,10 +148,7 @@ impl Authority {
         let leaf = params.signed_by(&key, &self.issuer)?;
         let chain: Vec<CertificateDer<'static>> = vec![leaf.der().clone()];
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let provider = CryptoProvider::get_default()
-            .cloned()
-            .unwrap_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
-        CertifiedKey::from_der(chain, key, &provider)
+        CertifiedKey::from_der(chain, key, &super::provider())
             .map_err(|_| AuthorityError::Mint(rcgen::Error::CouldNotParseCertificate))
     }
 }

@@ -1,32 +1,40 @@
-//! Certificates by name: from files, or minted by a CA of our own.
+//! Certificates by name: from files, from a CA that speaks ACME, or minted by a CA of our own; and what names ask of clients.
 //!
-//! A listener's `rustls::ServerConfig`s are built once; which of them a handshake gets, and which certificate, is decided by
+//! A listener's `rustls::ServerConfig`s are made once; which of them a handshake gets, and which certificate, is decided by
 //! the name the client asks for. Files are looked at again and again, names are swapped with the document: both take effect
-//! with the next handshake. Nothing here touches a socket.
+//! with the next handshake. Nothing here touches a client's socket.
 
 mod acme;
+mod clients;
 mod files;
 mod internal;
 mod names;
+mod session;
 mod shown;
+mod watched;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::client::verify_server_name;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
 
-pub use acme::{Acme, AcmeCertificate, Challenges, Standing};
+pub use acme::{Acme, AcmeCertificate, Challenges, Demand, Standing, Wish};
+pub use clients::{ClientAuthority, read_client};
 pub use files::FileCertificate;
 pub use internal::{Authority, AuthorityError};
 pub use names::{ByName, Held, Index, Named};
+use session::Sessions;
+pub use session::{ClientAuthorities, ClientPolicy, Policy};
 pub use shown::Shown;
+pub use watched::Look;
 
-use crate::settings::{HttpVersion, Listen, UnknownNames};
+use crate::settings::{Listen, UnknownNames};
 
-/// How often certificate files are looked at.
+/// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(2);
 
 #[derive(Debug, thiserror::Error)]
@@ -39,63 +47,78 @@ pub enum CertificateError {
     Damaged { path: std::path::PathBuf },
     #[error("{path}: {source}")]
     Tls { path: std::path::PathBuf, source: rustls::Error },
+    #[error("{path}: {reason}")]
+    Clients { path: std::path::PathBuf, reason: String },
     #[error(transparent)]
     Authority(#[from] AuthorityError),
     #[error("TLS setup failed: {0}")]
     Setup(#[from] rustls::Error),
 }
 
+/// The crypto provider of the process: the one that main installed, or the one it would have.
+fn provider() -> Arc<CryptoProvider> {
+    CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+}
+
 /// The certificates of one listener.
 #[derive(Debug)]
 pub struct Certificates {
     own: Held,
+    /// Every host of the routes gets one from a CA.
+    automatic: bool,
     unknown: UnknownNames,
     by_name: Arc<ByName>,
+    demand: Option<Arc<Demand>>,
 }
 
 impl Certificates {
     /// `own` is what the listener shows where no name says otherwise.
-    pub fn new(own: Held, unknown: UnknownNames, by_name: Arc<ByName>) -> Certificates {
-        Certificates { own, unknown, by_name }
+    pub fn new(
+        own: Held,
+        automatic: bool,
+        unknown: UnknownNames,
+        by_name: Arc<ByName>,
+        demand: Option<Arc<Demand>>,
+    ) -> Certificates {
+        Certificates { own, automatic, unknown, by_name, demand }
+    }
+
+    fn held<'n>(&self, named: &'n Named) -> Option<&'n Held> {
+        named.held.as_ref().or(named.automatic.as_ref().filter(|_| self.automatic))
     }
 
     /// What a session with this server name may be asked for.
-    pub fn covers(&self, sni: Option<&str>) -> Covers {
+    fn covers(&self, sni: Option<&str>) -> Covers {
         let Some(name) = sni else { return Covers::Anything };
-        let named = self.by_name.find(name).and_then(|named| named.held);
-        match named.as_ref().unwrap_or(&self.own) {
-            Held::Internal(_) | Held::Acme(..) => Covers::ServerName,
-            Held::Files(files) => files
-                .current()
-                .cert
-                .first()
-                .map_or(Covers::ServerName, |leaf| Covers::Certificate(leaf.clone().into_owned())),
-        }
-    }
-
-    /// Whether sessions of TLS 1.2 are good for this host.
-    pub fn takes_tls12(&self, host: &str) -> bool {
-        self.by_name.find(host).is_none_or(|named| !named.only_tls13)
+        let named = self.by_name.find(name);
+        let current = match named.as_ref().and_then(|named| self.held(named)).unwrap_or(&self.own) {
+            Held::Internal(_) => None,
+            Held::Acme(certificate, _) => certificate.current(),
+            Held::Files(files) => Some(files.current()),
+        };
+        let leaf = current.and_then(|current| current.cert.first().map(|leaf| leaf.clone().into_owned()));
+        leaf.map_or(Covers::ServerName, Covers::Certificate)
     }
 }
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name();
+        let own = || self.own.certificate(name);
         match name.and_then(|name| self.by_name.find(name)) {
             // Until a CA has given one, the listener's own keeps the name reachable.
-            Some(Named { held, .. }) => {
-                held.and_then(|held| held.certificate(name)).or_else(|| self.own.certificate(name))
+            Some(named) => self.held(&named).and_then(|held| held.certificate(name)).or_else(own),
+            None => {
+                let demanded = || self.demand.as_ref()?.current(name?);
+                demanded().or_else(|| own().filter(|_| self.unknown != UnknownNames::Refuse))
             }
-            None if self.unknown == UnknownNames::Refuse => None,
-            None => self.own.certificate(name),
         }
     }
 }
 
 /// Which hosts may be asked for over a TLS session (RFC 9110 7.4: others are answered 421).
 #[derive(Debug)]
-pub enum Covers {
+enum Covers {
     /// The client named no server.
     Anything,
     /// The name it asked for, only.
@@ -106,7 +129,7 @@ pub enum Covers {
 
 impl Covers {
     /// Whether `host` (normalised) may be asked for, where `sni` was.
-    pub fn host(&self, sni: Option<&str>, host: &str) -> bool {
+    fn host(&self, sni: Option<&str>, host: &str) -> bool {
         let Some(sni) = sni else { return true };
         if sni.trim_end_matches('.').eq_ignore_ascii_case(host) {
             return true;
@@ -125,80 +148,120 @@ impl Covers {
     }
 }
 
+/// What a TLS session was begun under, and so which hosts it is good for.
+#[derive(Debug)]
+pub struct Session {
+    pub server_name: Option<Box<str>>,
+    tls12: bool,
+    h2: bool,
+    covers: Covers,
+    named: Option<Arc<Named>>,
+    names: Arc<Index>,
+    certificates: Arc<Certificates>,
+}
+
+impl Session {
+    /// Whether `host` (normalised) may be asked for. A change of the document may make a session unfit that was fit.
+    pub fn is_good_for(&self, host: &str) -> bool {
+        let same = self.server_name.as_deref() == Some(host);
+        // The handshake was held to what its own name asks for.
+        if same && self.certificates.by_name.is_current(&self.names) {
+            return true;
+        }
+        let asked = self.certificates.by_name.find(host);
+        let of = |named: &Option<Arc<Named>>| named.as_ref().map(|named| named.policy.clone()).unwrap_or_default();
+        let Policy { only_tls13, no_h1, no_h2, clients } = of(&asked);
+        let fits = !(only_tls13 && self.tls12) && !(if self.h2 { no_h2 } else { no_h1 });
+        fits && clients == of(&self.named).clients && (same || self.covers.host(self.server_name.as_deref(), host))
+    }
+}
+
 /// The TLS side of a listener.
 #[derive(Debug)]
 pub struct Tls {
-    pub certificates: Arc<Certificates>,
-    any: Arc<ServerConfig>,
-    only_tls13: Arc<ServerConfig>,
+    certificates: Arc<Certificates>,
+    sessions: Sessions,
     challenges: Option<Arc<ServerConfig>>,
 }
 
+/// How a handshake goes on after the client has said what it wants.
+#[derive(Debug)]
+pub enum Handshake {
+    /// With this configuration; what comes of it is for requests.
+    Requests(Arc<ServerConfig>, Begun),
+    /// A CA looks whether a name is ours, and that is all there is to do (RFC 8737 3).
+    Challenge(Arc<ServerConfig>),
+    Refused,
+}
+
+/// A session that has begun: `Tls::session` makes it whole.
+#[derive(Debug)]
+pub struct Begun {
+    named: Option<Arc<Named>>,
+    names: Arc<Index>,
+}
+
 impl Tls {
-    /// TLS 1.2 and 1.3, the provider's ciphers, stateless tickets whose keys rotate, no early data.
     pub fn new(
         listen: &Listen,
-        certificates: Arc<Certificates>,
+        certificates: Certificates,
+        authorities: Arc<ClientAuthorities>,
         challenges: Option<Arc<Challenges>>,
     ) -> Result<Tls, CertificateError> {
-        let config = |versions: &[&'static rustls::SupportedProtocolVersion]| {
-            let builder = ServerConfig::builder_with_protocol_versions(versions).with_no_client_auth();
-            let mut config = builder.with_cert_resolver(certificates.clone());
-            config.alpn_protocols = Vec::new();
-            if listen.speaks(HttpVersion::H2) {
-                config.alpn_protocols.push(b"h2".to_vec());
-            }
-            if listen.speaks(HttpVersion::H1) {
-                config.alpn_protocols.push(b"http/1.1".to_vec());
-            }
-            config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
-            config.send_tls13_tickets = 1;
-            config.max_early_data_size = 0;
-            Ok::<_, CertificateError>(Arc::new(config))
-        };
-        let any = config(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
-        let only_tls13 = config(&[&rustls::version::TLS13])?;
+        let certificates = Arc::new(certificates);
+        let sessions = Sessions::new(listen, certificates.clone(), authorities)?;
         let challenges = challenges.map(|challenges| {
             let mut config = ServerConfig::builder().with_no_client_auth().with_cert_resolver(challenges);
             config.alpn_protocols = vec![acme::ALPN.to_vec()];
             Arc::new(config)
         });
-        Ok(Tls { certificates, any, only_tls13, challenges })
+        Ok(Tls { certificates, sessions, challenges })
     }
 
-    /// The configuration for a handshake, and whether that is all there is to do (RFC 8737 3).
-    pub fn config(&self, hello: &ClientHello<'_>) -> (Arc<ServerConfig>, Purpose) {
+    /// Waits for the certificate of a name that may have one on demand and has none yet.
+    pub async fn demanded(&self, server_name: Option<&str>, wait: Duration) {
+        let (Some(name), Some(demand)) = (server_name, &self.certificates.demand) else { return };
+        if self.certificates.by_name.find(name).is_none() {
+            demand.ask(name, wait).await;
+        }
+    }
+
+    pub fn begin(&self, hello: &ClientHello<'_>) -> Handshake {
         let asks_for_proof = || hello.alpn().is_some_and(|mut all| all.any(|protocol| protocol == acme::ALPN));
         if let Some(config) = self.challenges.as_ref().filter(|_| asks_for_proof()) {
-            return (config.clone(), Purpose::Challenge);
+            return Handshake::Challenge(config.clone());
         }
-        (self.config_for(hello.server_name()), Purpose::Requests)
+        let names = self.certificates.by_name.current();
+        let named = hello.server_name().and_then(|name| names.find(name)).cloned();
+        let config = match &named {
+            Some(named) => self.sessions.config(&named.policy),
+            None => self.sessions.config(&Policy::default()),
+        };
+        match config {
+            Some(config) => Handshake::Requests(config, Begun { named, names }),
+            None => Handshake::Refused,
+        }
     }
 
-    fn config_for(&self, server_name: Option<&str>) -> Arc<ServerConfig> {
-        match server_name.is_none_or(|name| self.certificates.takes_tls12(name)) {
-            true => self.any.clone(),
-            false => self.only_tls13.clone(),
+    /// `None`: the client speaks a version of HTTP that the name does not.
+    pub fn session(&self, begun: Begun, server_name: Option<Box<str>>, tls12: bool, h2: bool) -> Option<Session> {
+        let Begun { named, names } = begun;
+        if named.as_ref().is_some_and(|named| if h2 { named.policy.no_h2 } else { named.policy.no_h1 }) {
+            return None;
         }
+        let covers = self.certificates.covers(server_name.as_deref());
+        Some(Session { server_name, tls12, h2, covers, named, names, certificates: self.certificates.clone() })
     }
 }
 
-/// What a handshake is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    Requests,
-    /// A CA looks whether a name is ours.
-    Challenge,
-}
-
-/// Looks after certificate files for as long as the process lives.
-pub async fn watch(all: Vec<Arc<FileCertificate>>) {
+/// Looks after files for as long as the process lives.
+pub async fn watch(all: Vec<Arc<dyn Look>>) {
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         looks.tick().await;
         let all = all.clone();
-        let look = move || all.iter().for_each(|certificate| certificate.look());
+        let look = move || all.iter().for_each(|one| one.look());
         if let Err(error) = tokio::task::spawn_blocking(look).await {
             tracing::error!(%error, "certificate files could not be looked at");
         }

@@ -1,5 +1,7 @@
-//! Which certificate a name shows: exact names, then one label, then the listener's own. Swapped whole with the document.
+//! Which certificate a name shows, and what it asks of its sessions: exact names, then one label, then the listener's own.
+//! Swapped whole with the document.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -9,6 +11,7 @@ use rustls::sign::CertifiedKey;
 use super::acme::AcmeCertificate;
 use super::files::FileCertificate;
 use super::internal::Authority;
+use super::session::Policy;
 
 /// Where a certificate comes from.
 #[derive(Clone, Debug)]
@@ -32,20 +35,35 @@ impl Held {
 }
 
 /// The TLS side of what a document says about a name.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Named {
-    /// `None`: the listener's.
+    /// What it says. `None`: nothing.
     pub held: Option<Held>,
-    /// TLS 1.2 is not spoken.
-    pub only_tls13: bool,
+    /// What it shows on listeners that get every host of the routes a certificate, where nothing is said.
+    pub automatic: Option<Held>,
+    pub policy: Policy,
 }
 
 /// Names and what they show.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
-    pub exact: HashMap<Box<str>, Named>,
+    pub exact: HashMap<Box<str>, Arc<Named>>,
     /// `*.example.com` under `example.com`.
-    pub one_label: HashMap<Box<str>, Named>,
+    pub one_label: HashMap<Box<str>, Arc<Named>>,
+}
+
+impl Index {
+    pub(super) fn find(&self, server_name: &str) -> Option<&Arc<Named>> {
+        if self.exact.is_empty() && self.one_label.is_empty() {
+            return None;
+        }
+        let name = server_name.trim_end_matches('.');
+        let name = match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            true => Cow::Owned(name.to_ascii_lowercase()),
+            false => Cow::Borrowed(name),
+        };
+        self.exact.get(&*name).or_else(|| self.one_label.get(name.split_once('.')?.1))
+    }
 }
 
 /// The names of the document in force, for all listeners.
@@ -58,13 +76,18 @@ impl ByName {
         self.0.store(Arc::new(index));
     }
 
+    /// The names as they are now.
+    pub fn current(&self) -> Arc<Index> {
+        self.0.load_full()
+    }
+
+    /// Whether these names are still those in force.
+    pub(super) fn is_current(&self, index: &Arc<Index>) -> bool {
+        Arc::ptr_eq(&self.0.load(), index)
+    }
+
     /// What is said about a server name.
-    pub fn find(&self, server_name: &str) -> Option<Named> {
-        let index = self.0.load();
-        if index.exact.is_empty() && index.one_label.is_empty() {
-            return None;
-        }
-        let name = server_name.trim_end_matches('.').to_ascii_lowercase();
-        index.exact.get(&*name).or_else(|| index.one_label.get(name.split_once('.')?.1)).cloned()
+    pub fn find(&self, server_name: &str) -> Option<Arc<Named>> {
+        self.0.load().find(server_name).cloned()
     }
 }

@@ -6,6 +6,7 @@ use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
 use super::acme::AcmeCertificate;
+use super::clients::ClientAuthority;
 use super::files::FileCertificate;
 use super::internal::Authority;
 use crate::telemetry::access::rfc3339;
@@ -15,7 +16,7 @@ use crate::telemetry::access::rfc3339;
 pub struct Shown {
     /// Of the block, the listener, or the host.
     pub name: String,
-    /// `file`, `acme:NAME` or `internal`.
+    /// `file`, `acme:NAME`, `internal`, or `client_ca`: whose certificates clients may show.
     pub source: String,
     /// What it is good for. Of the local CA: nothing, since its leaves are made for whatever is asked for.
     pub names: Vec<String>,
@@ -55,8 +56,22 @@ impl Shown {
     pub fn acme(certificate: &AcmeCertificate) -> Shown {
         let (current, standing) = (certificate.current(), certificate.standing());
         let leaf = current.as_ref().and_then(|current| current.cert.first());
-        let shown = Shown::of(&certificate.name, format!("acme:{}", certificate.ca), leaf);
+        let shown = Shown::of(certificate.wish.name(), format!("acme:{}", certificate.wish.ca), leaf);
         Shown { next_order: Some(rfc3339(standing.next_order)), last_error: standing.last_error, ..shown }
+    }
+
+    /// Until when: the first of its roots and revocation lists.
+    pub fn clients(authority: &ClientAuthority) -> Shown {
+        let current = authority.current();
+        let shown = Shown::of(authority.name(), "client_ca".to_owned(), current.root());
+        let ends = current.ends();
+        Shown {
+            names: Vec::new(),
+            not_after: ends.map(rfc3339),
+            not_after_unix: ends.and_then(|at| Some(at.duration_since(UNIX_EPOCH).ok()?.as_secs())),
+            last_error: authority.error(),
+            ..shown
+        }
     }
 
     pub fn internal(authority: &Authority) -> Shown {
@@ -67,7 +82,7 @@ impl Shown {
 
 /// What is read of a leaf.
 pub(super) struct Leaf {
-    names: Vec<String>,
+    pub(super) names: Vec<String>,
     issuer: String,
     pub(super) not_before: SystemTime,
     pub(super) not_after: SystemTime,

@@ -47,6 +47,7 @@ fn finding_a_route_allocates_nothing() {
             client: IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3)),
             listener: "public",
             sni: None,
+            client_certificate: None,
             request_id: "",
         };
         let mut found = None;

@@ -1,5 +1,6 @@
 //! The table at its borders: a document in, a request, what becomes of it.
 
+use super::compile::Listener;
 use super::{Env, Explanation, Question, Table, compile};
 use crate::config::Document;
 use crate::problem::Problem;
@@ -14,7 +15,8 @@ mod precedence;
 mod targets;
 
 fn env() -> Env {
-    let listeners = vec![("public".to_owned(), true), ("internal".to_owned(), false), ("other".to_owned(), true)];
+    let listeners = [("public", true), ("internal", false), ("other", true)];
+    let listeners = listeners.map(|(name, public)| Listener::new(name, public)).to_vec();
     Env { listeners, ..Env::default() }
 }
 

@@ -143,6 +143,7 @@ fn head() -> crate::facts::Head<'static> {
         client: std::net::Ipv4Addr::LOCALHOST.into(),
         listener: "public",
         sni: None,
+        client_certificate: None,
         request_id: "1",
     }
 }

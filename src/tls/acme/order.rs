@@ -1,17 +1,16 @@
-//! One order: challenge, proof, certificate (RFC 8555 7.4).
+//! One order: challenges, proofs, certificate (RFC 8555 7.4).
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use instant_acme::{
-    Account, AuthorizationStatus, ChallengeType, Error, Identifier, KeyAuthorization, NewOrder, OrderStatus,
-    RetryPolicy,
+    Account, AuthorizationHandle, AuthorizationStatus, CertificateIdentifier, ChallengeHandle, ChallengeType, Error,
+    Identifier, NewOrder, OrderStatus, RetryPolicy,
 };
-use rcgen::{CertificateParams, CustomExtension, KeyPair};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::sign::CertifiedKey;
+use zeroize::Zeroizing;
 
 use super::challenges::{Challenges, Offer};
+use super::dns::{self, Change, DnsError};
+use crate::settings::DnsProof;
 
 /// For the CA to look, and to sign.
 const POLL: Duration = Duration::from_secs(60);
@@ -28,6 +27,10 @@ pub(super) enum OrderError {
     Mint(#[from] rcgen::Error),
     #[error("no certificate for the challenge: {0}")]
     Key(#[from] rustls::Error),
+    #[error("the answer to a challenge cannot be kept: {0}")]
+    Keep(#[from] std::io::Error),
+    #[error("DNS: {0}")]
+    Dns(#[from] DnsError),
 }
 
 impl OrderError {
@@ -49,44 +52,133 @@ impl OrderError {
 pub(super) enum Proof {
     TlsAlpn01,
     Http01,
+    Dns01,
+}
+
+/// The proofs that can be tried for names, in turn. Which ports a CA can reach is not known beforehand.
+pub(super) fn proofs(names: &[Box<str>], by_dns: bool) -> &'static [Proof] {
+    match (names.iter().any(|name| name.starts_with("*.")), by_dns) {
+        (true, _) => &[Proof::Dns01],
+        (false, true) => &[Proof::Dns01, Proof::TlsAlpn01],
+        (false, false) => &[Proof::TlsAlpn01, Proof::Http01],
+    }
+}
+
+/// What is ordered.
+pub(super) struct Wanted<'w> {
+    pub(super) names: &'w [Box<str>],
+    pub(super) profile: Option<&'w str>,
+    /// The certificate it stands for (RFC 9773 5).
+    pub(super) replaces: Option<CertificateIdentifier<'w>>,
+}
+
+/// What it is proven with.
+pub(super) struct Means<'m> {
+    pub(super) proof: Proof,
+    pub(super) challenges: &'m Challenges,
+    pub(super) dns: Option<&'m DnsProof>,
+}
+
+/// Answers that stand until the order is through.
+#[derive(Default)]
+pub(super) struct Standing {
+    offers: Vec<Offer>,
+    records: Vec<(String, String)>,
+}
+
+impl Standing {
+    /// Takes back what was written elsewhere.
+    pub(super) async fn clear(self, means: &Means<'_>) {
+        let Some(words) = means.dns else { return };
+        for (name, value) in &self.records {
+            if let Err(error) = dns::change(words, Change::Clear, name, value).await {
+                tracing::warn!(name, %error, "a record of a challenge that is over still stands");
+            }
+        }
+    }
 }
 
 /// Key and chain in PEM, in this order.
 pub(super) async fn obtain(
     account: &Account,
-    name: &str,
-    proof: Proof,
-    challenges: &Arc<Challenges>,
-) -> Result<String, OrderError> {
+    wanted: Wanted<'_>,
+    means: &Means<'_>,
+    standing: &mut Standing,
+) -> Result<Zeroizing<String>, OrderError> {
     let retries = RetryPolicy::new().timeout(POLL);
-    let mut order = account.new_order(&NewOrder::new(&[Identifier::Dns(name.to_owned())])).await?;
-    // Stands until the order is through.
-    let mut offers: Vec<Offer> = Vec::new();
+    let identifiers: Vec<Identifier> = wanted.names.iter().map(|name| Identifier::Dns(name.to_string())).collect();
+    let mut new = NewOrder::new(&identifiers);
+    if let Some(profile) = wanted.profile {
+        new = new.profile(profile);
+    }
+    if let Some(replaces) = wanted.replaces {
+        new = new.replaces(replaces);
+    }
+    let mut order = account.new_order(&new).await?;
+    // First every answer, then the CA is told: records need their time, and they need it once.
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization?;
-        if authorization.status == AuthorizationStatus::Valid {
-            continue;
+        if authorization.status != AuthorizationStatus::Valid {
+            let name = bare_name(&authorization);
+            offer(&name, challenge(&mut authorization, means.proof)?, means, standing).await?;
         }
-        let (kind, text) = match proof {
-            Proof::TlsAlpn01 => (ChallengeType::TlsAlpn01, "tls-alpn-01"),
-            Proof::Http01 => (ChallengeType::Http01, "http-01"),
-        };
-        let mut challenge = authorization.challenge(kind).ok_or(OrderError::NoChallenge(text))?;
-        let key = challenge.key_authorization();
-        offers.push(match proof {
-            Proof::Http01 => challenges.offer_http(&challenge.token, key.as_str()),
-            Proof::TlsAlpn01 => challenges.offer_alpn(name, Arc::new(alpn_certificate(name, &key)?)),
-        });
-        challenge.set_ready().await?;
+    }
+    if let Some(words) = means.dns.filter(|_| !standing.records.is_empty()) {
+        tokio::time::sleep(words.settle.0).await;
+    }
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let mut authorization = authorization?;
+        if authorization.status != AuthorizationStatus::Valid {
+            challenge(&mut authorization, means.proof)?.set_ready().await?;
+        }
     }
     match order.poll_ready(&retries).await? {
         OrderStatus::Ready | OrderStatus::Valid => {}
         _ => return Err(OrderError::Refused(why(&mut order).await)),
     }
-    let key = order.finalize().await?;
+    let key = Zeroizing::new(order.finalize().await?);
     let chain = order.poll_certificate(&retries).await?;
-    Ok(format!("{key}\n{chain}"))
+    Ok(Zeroizing::new(format!("{}\n{chain}", *key)))
+}
+
+/// The name that is proven, of a wildcard the part behind `*.`.
+fn bare_name(authorization: &AuthorizationHandle<'_>) -> String {
+    authorization.identifier().to_string().trim_start_matches("*.").to_owned()
+}
+
+fn challenge<'a>(
+    authorization: &'a mut AuthorizationHandle<'a>,
+    proof: Proof,
+) -> Result<ChallengeHandle<'a>, OrderError> {
+    let (kind, text) = match proof {
+        Proof::TlsAlpn01 => (ChallengeType::TlsAlpn01, "tls-alpn-01"),
+        Proof::Http01 => (ChallengeType::Http01, "http-01"),
+        Proof::Dns01 => (ChallengeType::Dns01, "dns-01"),
+    };
+    authorization.challenge(kind).ok_or(OrderError::NoChallenge(text))
+}
+
+async fn offer(
+    name: &str,
+    challenge: ChallengeHandle<'_>,
+    means: &Means<'_>,
+    standing: &mut Standing,
+) -> Result<(), OrderError> {
+    let key = challenge.key_authorization();
+    match means.proof {
+        Proof::Http01 => standing.offers.push(means.challenges.offer_http(&challenge.token, key.as_str())?),
+        Proof::TlsAlpn01 => standing.offers.push(means.challenges.offer_alpn(name, key.digest().as_ref())?),
+        Proof::Dns01 => {
+            let words = means.dns.ok_or(DnsError::Unsaid)?;
+            let (name, value) = (format!("_acme-challenge.{name}"), key.dns_value());
+            // Remembered before it is written: what is written in part is taken back as well.
+            standing.records.push((name.clone(), value.clone()));
+            dns::change(words, Change::Set, &name, &value).await?;
+        }
+    }
+    Ok(())
 }
 
 /// What the CA said about the name.
@@ -100,16 +192,15 @@ async fn why(order: &mut instant_acme::Order) -> String {
     "it gave no reason".to_owned()
 }
 
-/// RFC 8737 3: self-signed, for the name alone, with the digest in an extension.
-fn alpn_certificate(name: &str, key: &KeyAuthorization) -> Result<CertifiedKey, OrderError> {
-    let pair = KeyPair::generate()?;
-    let mut params = CertificateParams::new(vec![name.to_owned()])?;
-    params.custom_extensions = vec![CustomExtension::new_acme_identifier(key.digest().as_ref())];
-    let certificate = params.self_signed(&pair)?;
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(pair.serialize_der()));
-    let provider = rustls::crypto::CryptoProvider::get_default()
-        .cloned()
-        .unwrap_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
-    // Not `from_der`: it reads the certificate and stumbles over the critical extension, which is the point of it.
-    Ok(CertifiedKey::new(vec![certificate.der().clone()], provider.key_provider.load_private_key(key)?))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wildcards_are_proven_by_dns_alone() {
+        let names = |all: &[&str]| all.iter().map(|name| (*name).into()).collect::<Vec<Box<str>>>();
+        assert_eq!(proofs(&names(&["a.test", "*.a.test"]), true), [Proof::Dns01]);
+        assert_eq!(proofs(&names(&["a.test"]), true), [Proof::Dns01, Proof::TlsAlpn01]);
+        assert_eq!(proofs(&names(&["a.test"]), false), [Proof::TlsAlpn01, Proof::Http01]);
+    }
 }

@@ -1,4 +1,5 @@
-//! When a certificate is asked for: at once if there is none, at two thirds of its life, later after failures. Pure.
+//! When a certificate is asked for: at once if there is none, when its CA says (RFC 9773) or at two thirds of its life, later
+//! after failures. Pure.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -24,13 +25,16 @@ pub(super) struct Record {
     pub(super) failures: u32,
     /// No order before this second of the Unix epoch.
     pub(super) not_before_unix: u64,
+    /// When the CA would have the certificate renewed that there is.
+    #[serde(default)]
+    pub(super) renew_at_unix: Option<u64>,
 }
 
 impl Record {
     /// After a certificate came: even one that is due again at once is not asked for at once.
     pub(super) fn succeeded(now: SystemTime, first: Duration) -> Record {
         let at = (now + first).duration_since(UNIX_EPOCH).unwrap_or_default();
-        Record { failures: 0, not_before_unix: at.as_secs() }
+        Record { failures: 0, not_before_unix: at.as_secs(), renew_at_unix: None }
     }
 
     /// After another failure. `first` is the wait after the first one.
@@ -39,7 +43,15 @@ impl Record {
         let wait = grown.min(WAIT_MAX).max(if rate_limited { RATE_LIMITED } else { Duration::ZERO });
         let wait = wait + wait.mul_f64(share(name) / 10.0);
         let at = (now + wait).duration_since(UNIX_EPOCH).unwrap_or_default();
-        Record { failures: self.failures.saturating_add(1), not_before_unix: at.as_millis().div_ceil(1_000) as u64 }
+        let not_before_unix = at.as_millis().div_ceil(1_000) as u64;
+        Record { failures: self.failures.saturating_add(1), not_before_unix, ..self }
+    }
+
+    /// A time within the window that the CA suggests, not the same for all who are given the same one.
+    pub(super) fn advised(self, start: SystemTime, end: SystemTime) -> Record {
+        let window = end.duration_since(start).unwrap_or_default();
+        let at = (start + window.mul_f64(fastrand::f64())).duration_since(UNIX_EPOCH).unwrap_or_default();
+        Record { renew_at_unix: Some(at.as_secs()), ..self }
     }
 }
 
@@ -51,7 +63,9 @@ pub(super) fn due(life: Option<Life>, record: Record, now: SystemTime, name: &st
     let lifetime = not_after.duration_since(not_before).unwrap_or_default();
     // Spread over a thirtieth of the life, so that names that began together do not renew together.
     let renewal = not_before + lifetime * 2 / 3 + lifetime.mul_f64(share(name) / 30.0);
-    renewal.max(allowed)
+    let advised = record.renew_at_unix.and_then(|at| UNIX_EPOCH.checked_add(Duration::from_secs(at)));
+    // Advice that would let it run out is none.
+    advised.filter(|at| *at < not_after).unwrap_or(renewal).max(allowed)
 }
 
 /// A number from 0 to 1 that is always the same for a name.
@@ -83,8 +97,24 @@ mod tests {
         let over = Some(Life { not_before: start - 9 * DAY, not_after: start });
         assert!(due(over, soon, start, "a.test") >= start + Duration::from_secs(59));
         for not_before_unix in [u64::MAX, (start + 90 * DAY).duration_since(UNIX_EPOCH).unwrap().as_secs()] {
-            assert_eq!(due(None, Record { failures: 3, not_before_unix }, start, "a.test"), start);
+            let record = Record { failures: 3, not_before_unix, renew_at_unix: None };
+            assert_eq!(due(None, record, start, "a.test"), start);
         }
+    }
+
+    #[test]
+    fn the_ca_says_when_unless_that_is_too_late() {
+        let start = UNIX_EPOCH + 20_000 * DAY;
+        let life = Some(Life { not_before: start, not_after: start + 90 * DAY });
+        let advised = Record::default().advised(start + 10 * DAY, start + 12 * DAY);
+        let at = due(life, advised, start, "a.test");
+        assert!(at >= start + 10 * DAY && at <= start + 12 * DAY);
+        let late = Record::default().advised(start + 91 * DAY, start + 92 * DAY);
+        assert!(due(life, late, start, "a.test") <= start + 63 * DAY);
+        // Failures put it off, and are not forgotten by advice.
+        let failed = advised.failed(at, DAY / 24, false, "a.test");
+        assert!(due(life, failed, at, "a.test") > at);
+        assert_eq!(failed.renew_at_unix, advised.renew_at_unix);
     }
 
     #[test]

@@ -1,0 +1,129 @@
+//! One certificate from a CA, for one name or several: what it is now, and how it stands with the next one.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwapOption;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use tokio::sync::Notify;
+
+use super::schedule::{Life, Record, due};
+use crate::tls::shown::Leaf;
+
+/// A certificate that somebody wants.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Wish {
+    /// The CA that is asked first.
+    pub ca: Box<str>,
+    /// What it is to be good for, at least one; it is kept under the first.
+    pub names: Arc<[Box<str>]>,
+}
+
+impl Wish {
+    /// For the log and for operators.
+    pub fn name(&self) -> &str {
+        self.names.first().map_or("", |name| name)
+    }
+
+    /// Under which it is kept.
+    pub(super) fn key(&self) -> String {
+        self.name().replace('*', "_")
+    }
+}
+
+/// A certificate from a CA.
+#[derive(Debug)]
+pub struct AcmeCertificate {
+    pub wish: Wish,
+    current: ArcSwapOption<CertifiedKey>,
+    state: Mutex<State>,
+    /// Something has come of an order.
+    pub(super) news: Notify,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct State {
+    /// Of the current one, if it is good for all names.
+    pub(super) life: Option<Life>,
+    pub(super) record: Record,
+    pub(super) last_error: Option<String>,
+    /// The document wants it.
+    pub(super) wanted: bool,
+    /// Clients have asked for it.
+    pub(super) demanded: bool,
+    /// An order is under way, or the CA is asked for advice.
+    pub(super) busy: bool,
+    /// When the CA is asked again when to renew. `None`: now.
+    pub(super) advice_at: Option<SystemTime>,
+    /// The window it named last.
+    pub(super) advice: Option<(SystemTime, SystemTime)>,
+    /// Somebody else holds the right to order: it is tried again then.
+    pub(super) held_until: Option<SystemTime>,
+}
+
+/// What an operator wants to know of a certificate.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    pub next_order: SystemTime,
+    pub last_error: Option<String>,
+}
+
+impl AcmeCertificate {
+    pub(super) fn new(wish: Wish) -> AcmeCertificate {
+        AcmeCertificate { wish, current: ArcSwapOption::empty(), state: Mutex::default(), news: Notify::new() }
+    }
+
+    /// `None` until there is one.
+    pub fn current(&self) -> Option<Arc<CertifiedKey>> {
+        self.current.load_full()
+    }
+
+    /// When it is asked for next, and what went wrong last.
+    pub fn standing(&self) -> Standing {
+        let state = self.lock().clone();
+        Standing { next_order: self.due(&state, SystemTime::now()), last_error: state.last_error }
+    }
+
+    pub(super) fn due(&self, state: &State, now: SystemTime) -> SystemTime {
+        let at = due(state.life, state.record, now, self.wish.name());
+        state.held_until.map_or(at, |until| at.max(until))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shown from the next handshake on.
+    pub(super) fn take_up(&self, parsed: Parsed) {
+        let whole = parsed.covers(&self.wish);
+        self.lock().life = Some(parsed.life).filter(|_| whole);
+        self.current.store(Some(Arc::new(parsed.certified)));
+    }
+}
+
+/// A certificate with its key, read out of PEM.
+pub(super) struct Parsed {
+    pub(super) certified: CertifiedKey,
+    pub(super) life: Life,
+    names: Vec<String>,
+}
+
+impl Parsed {
+    pub(super) fn covers(&self, wish: &Wish) -> bool {
+        wish.names.iter().all(|wanted| self.names.iter().any(|name| name.eq_ignore_ascii_case(wanted)))
+    }
+
+    /// Key and chain out of one text, and from when to when the leaf is good.
+    pub(super) fn read(pem: &[u8]) -> Result<Parsed, String> {
+        let told = |error: &dyn std::fmt::Display| error.to_string();
+        let key = PrivateKeyDer::from_pem_slice(pem).map_err(|error| told(&error))?;
+        let chain: Vec<CertificateDer<'static>> =
+            CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| told(&error))?;
+        let leaf = Leaf::read(chain.first().ok_or("there is no certificate")?)?;
+        let life = Life { not_before: leaf.not_before, not_after: leaf.not_after };
+        let certified = CertifiedKey::from_der(chain, key, &crate::tls::provider()).map_err(|error| told(&error))?;
+        Ok(Parsed { certified, life, names: leaf.names })
+    }
+}

@@ -1,0 +1,211 @@
+//! Certificates for names that no document lists: ordered when a client asks for one, if somebody allows it.
+//!
+//! A name is allowed by a list, or by a service of the operator that is asked. Names, orders and questions are bounded: a
+//! stranger may ask for any name.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use http::Uri;
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use rustls::sign::CertifiedKey;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::{Acme, AcmeCertificate, Wish};
+use crate::facts::host;
+use crate::settings::OnDemand;
+
+/// How long a refusal is remembered.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
+/// Refusals remembered at once.
+const REFUSALS_MAX: usize = 10_000;
+/// The service is given this long to say whether a name is allowed.
+const ASK_WITHIN: Duration = Duration::from_secs(2);
+/// Questions under way at once; beyond them a name is refused.
+const QUESTIONS_MAX: usize = 16;
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// What may be ordered on demand.
+pub struct Demand {
+    acme: Arc<Acme>,
+    ca: Box<str>,
+    words: OnDemand,
+    names: RwLock<HashMap<Box<str>, Arc<AcmeCertificate>>>,
+    refused: Mutex<HashMap<Box<str>, Instant>>,
+    /// New names of this minute.
+    minute: Mutex<(Instant, u32)>,
+    questions: tokio::sync::Semaphore,
+}
+
+impl std::fmt::Debug for Demand {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Demand")
+    }
+}
+
+/// What the operator's service says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    Yes,
+    No,
+    /// It could not be asked.
+    Silent,
+}
+
+impl Demand {
+    pub fn new(acme: Arc<Acme>, ca: &str, words: &OnDemand) -> Demand {
+        Demand {
+            acme,
+            ca: ca.into(),
+            words: words.clone(),
+            names: RwLock::default(),
+            refused: Mutex::default(),
+            minute: Mutex::new((Instant::now(), 0)),
+            questions: tokio::sync::Semaphore::new(QUESTIONS_MAX),
+        }
+    }
+
+    /// The certificate of a name, if there is one.
+    pub fn current(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+        self.known(&normal(name)?)?.current()
+    }
+
+    /// Waits for the certificate of a name, which is ordered if it may be.
+    pub async fn ask(&self, name: &str, wait: Duration) {
+        let Some(name) = normal(name) else { return };
+        if self.known(&name).is_some_and(|known| known.current().is_some()) {
+            return;
+        }
+        let work = async {
+            let Some(certificate) = self.admit(&name).await else { return };
+            // Registered before it is looked at: no news in between is missed.
+            let news = certificate.news.notified();
+            if certificate.current().is_none() {
+                news.await;
+            }
+        };
+        let _ = timeout(wait, work).await;
+    }
+
+    fn known(&self, name: &str) -> Option<Arc<AcmeCertificate>> {
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        let known = names.get(name)?;
+        known.lock().demanded.then(|| known.clone())
+    }
+
+    async fn admit(&self, name: &str) -> Option<Arc<AcmeCertificate>> {
+        if let Some(known) = self.known(name) {
+            return Some(known);
+        }
+        let certificate = self.acme.certificate(&Wish { ca: self.ca.clone(), names: [name.into()].into() });
+        let kept = certificate.current().is_some();
+        let allowed = match self.is_listed(name) {
+            true => Word::Yes,
+            false => self.question(name).await,
+        };
+        // A service that is away takes nothing from names that were allowed once.
+        if allowed == Word::No || (allowed == Word::Silent && !kept) {
+            return None;
+        }
+        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        // Those that the orders have given up make room.
+        names.retain(|_, known| known.lock().demanded);
+        if let Some(known) = names.get(name) {
+            return Some(known.clone());
+        }
+        if names.len() >= self.words.names {
+            tracing::warn!(name, names = names.len(), "no certificate on demand: there are as many names as may be");
+            return None;
+        }
+        if !kept && !self.take_turn() {
+            tracing::warn!(name, per_minute = self.words.per_minute, "no certificate on demand: too many new names");
+            return None;
+        }
+        tracing::info!(event = "certificate.demanded", name, "a certificate on demand");
+        certificate.lock().demanded = true;
+        names.insert(name.into(), certificate.clone());
+        drop(names);
+        self.acme.look();
+        Some(certificate)
+    }
+
+    fn is_listed(&self, name: &str) -> bool {
+        self.words.allow.iter().any(|pattern| {
+            let pattern = pattern.trim_end_matches('.').to_ascii_lowercase();
+            let below = |suffix: &str| name.strip_suffix(suffix)?.strip_suffix('.').filter(|front| !front.is_empty());
+            match (pattern.strip_prefix("**."), pattern.strip_prefix("*.")) {
+                (Some(suffix), _) => below(suffix).is_some(),
+                (None, Some(suffix)) => below(suffix).is_some_and(|front| !front.contains('.')),
+                (None, None) => *name == *pattern,
+            }
+        })
+    }
+
+    async fn question(&self, name: &str) -> Word {
+        let Some(url) = &self.words.ask else { return Word::No };
+        {
+            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            if refused.len() >= REFUSALS_MAX {
+                refused.retain(|_, at| at.elapsed() < REFUSED_FOR);
+            }
+            match refused.get(name) {
+                Some(at) if at.elapsed() < REFUSED_FOR => return Word::No,
+                _ if refused.len() >= REFUSALS_MAX => return Word::No,
+                _ => {}
+            }
+        }
+        let Ok(_turn) = self.questions.try_acquire() else { return Word::Silent };
+        match timeout(ASK_WITHIN, put(url, name)).await {
+            Ok(Ok(true)) => Word::Yes,
+            Ok(Ok(false)) => {
+                let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+                refused.insert(name.into(), Instant::now());
+                Word::No
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(name, %error, "nobody says whether the name may have a certificate");
+                Word::Silent
+            }
+            Err(_) => {
+                tracing::warn!(name, "whoever says which names may have a certificate took too long");
+                Word::Silent
+            }
+        }
+    }
+
+    fn take_turn(&self) -> bool {
+        let mut minute = self.minute.lock().unwrap_or_else(PoisonError::into_inner);
+        if minute.0.elapsed() >= MINUTE {
+            *minute = (Instant::now(), 0);
+        }
+        minute.1 += 1;
+        minute.1 <= self.words.per_minute
+    }
+}
+
+/// A name that a CA may give a certificate for.
+fn normal(name: &str) -> Option<String> {
+    let name = host::normalise(name).ok()?.into_owned();
+    let is_address = name.starts_with('[') || name.parse::<std::net::IpAddr>().is_ok();
+    (name.contains('.') && !is_address && !name.contains(['*', '_'])).then_some(name)
+}
+
+/// `GET URL?domain=NAME`: 200 is yes.
+async fn put(url: &str, name: &str) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
+    let uri: Uri = url.parse()?;
+    let host = uri.host().ok_or("the URL has no host")?;
+    let stream = TcpStream::connect((host.trim_matches(['[', ']']), uri.port_u16().unwrap_or(80))).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let connection = tokio::spawn(connection);
+    let query = uri.query().map(|query| format!("{query}&")).unwrap_or_default();
+    let request = http::Request::get(format!("{}?{query}domain={name}", uri.path()))
+        .header(http::header::HOST, uri.authority().map_or(host, |authority| authority.as_str()))
+        .body(Empty::<Bytes>::new())?;
+    let answer = sender.send_request(request).await;
+    connection.abort();
+    Ok(answer?.status() == http::StatusCode::OK)
+}

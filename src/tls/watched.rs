@@ -1,0 +1,122 @@
+//! What stands in files and is read again when they change. What is broken is told and changes nothing.
+
+use std::fmt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use zeroize::Zeroizing;
+
+use super::CertificateError;
+
+/// What is made of files.
+pub trait FromFiles: fmt::Debug + Send + Sync + Sized + 'static {
+    type Files: fmt::Debug + Clone + Send + Sync;
+    /// For the log: `certificate`.
+    const WHAT: &'static str;
+
+    fn paths(files: &Self::Files) -> Vec<&Path>;
+    fn load(files: &Self::Files) -> Result<Self, CertificateError>;
+    /// Whether it is worth telling that it changed.
+    fn is_same(&self, other: &Self) -> bool;
+}
+
+/// What tells a file from what it was: inode, size, and when it or its permissions changed.
+type Stamp = Vec<Option<(u64, u64, i64, i64)>>;
+
+/// What files held when they were last whole.
+#[derive(Debug)]
+pub struct Watched<T: FromFiles> {
+    name: String,
+    files: T::Files,
+    current: ArcSwap<T>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    stamp: Stamp,
+    error: Option<String>,
+}
+
+/// Looks at its files. Blocks.
+pub trait Look: Send + Sync {
+    fn look(&self);
+}
+
+impl<T: FromFiles> Watched<T> {
+    /// The name is for the log: that of the block, or of the listener.
+    pub fn open(name: &str, files: &T::Files) -> Result<Watched<T>, CertificateError> {
+        // Before the files: a change in between is then seen as one.
+        let stamp = stamp::<T>(files);
+        let current = ArcSwap::from_pointee(T::load(files)?);
+        let seen = Mutex::new(Seen { stamp, error: None });
+        Ok(Watched { name: name.to_owned(), files: files.clone(), current, seen })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn current(&self) -> Arc<T> {
+        self.current.load_full()
+    }
+
+    /// What was wrong with the files when they were last read.
+    pub fn error(&self) -> Option<String> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).error.clone()
+    }
+}
+
+impl<T: FromFiles> Look for Watched<T> {
+    /// Reads the files again if they are not what they were.
+    fn look(&self) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = stamp::<T>(&self.files);
+        // What could not be read is tried again: what stood in the way may be gone.
+        if now == seen.stamp && seen.error.is_none() {
+            return;
+        }
+        seen.stamp = now;
+        match T::load(&self.files) {
+            Ok(fresh) => {
+                let same = fresh.is_same(&self.current.load());
+                self.current.store(Arc::new(fresh));
+                seen.error = None;
+                if !same {
+                    tracing::info!(event = "certificate.changed", name = self.name, "{} taken up", T::WHAT);
+                }
+            }
+            Err(error) => {
+                // Chain and key are often written one after the other: the next look finds both.
+                let error = error.to_string();
+                if seen.error.as_ref() != Some(&error) {
+                    tracing::error!(
+                        event = "certificate.broken",
+                        name = self.name,
+                        error,
+                        "the {} stays as it was",
+                        T::WHAT
+                    );
+                }
+                seen.error = Some(error);
+            }
+        }
+    }
+}
+
+fn stamp<T: FromFiles>(files: &T::Files) -> Stamp {
+    let of = |path: &Path| {
+        let of = std::fs::metadata(path).ok()?;
+        Some((of.ino(), of.size(), of.ctime(), of.ctime_nsec()))
+    };
+    T::paths(files).into_iter().map(of).collect()
+}
+
+/// A whole file, overwritten in memory when it is dropped: it may hold a key.
+pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, CertificateError> {
+    std::fs::read(path)
+        .map(Zeroizing::new)
+        .map_err(|source| CertificateError::Read { path: PathBuf::from(path), source })
+}
