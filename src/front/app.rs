@@ -131,7 +131,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
         let handshake = async {
             let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), socket).await?;
             let server_name = start.client_hello().server_name().map(Box::<str>::from);
-            listener.demanded(server_name.as_deref(), bound * 3 / 4).await;
+            listener.demanded(&start.client_hello(), bound * 3 / 4).await;
             Ok::<_, std::io::Error>(match listener.begin(&start.client_hello()) {
                 tls::Handshake::Requests(config, begun) => {
                     Some((server_name, Some(begun), start.into_stream(config).await?))

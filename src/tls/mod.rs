@@ -219,16 +219,16 @@ impl Tls {
     }
 
     /// Waits for the certificate of a name that may have one on demand and has none yet.
-    pub async fn demanded(&self, server_name: Option<&str>, wait: Duration) {
-        let (Some(name), Some(demand)) = (server_name, &self.certificates.demand) else { return };
-        if self.certificates.by_name.find(name).is_none() {
+    pub async fn demanded(&self, hello: &ClientHello<'_>, wait: Duration) {
+        let (Some(name), Some(demand)) = (hello.server_name(), &self.certificates.demand) else { return };
+        // The CA that looks is not made to wait for what it is to give.
+        if !asks_for_proof(hello) && self.certificates.by_name.find(name).is_none() {
             demand.ask(name, wait).await;
         }
     }
 
     pub fn begin(&self, hello: &ClientHello<'_>) -> Handshake {
-        let asks_for_proof = || hello.alpn().is_some_and(|mut all| all.any(|protocol| protocol == acme::ALPN));
-        if let Some(config) = self.challenges.as_ref().filter(|_| asks_for_proof()) {
+        if let Some(config) = self.challenges.as_ref().filter(|_| asks_for_proof(hello)) {
             return Handshake::Challenge(config.clone());
         }
         let names = self.certificates.by_name.current();
@@ -252,6 +252,11 @@ impl Tls {
         let covers = self.certificates.covers(server_name.as_deref());
         Some(Session { server_name, tls12, h2, covers, named, names, certificates: self.certificates.clone() })
     }
+}
+
+/// RFC 8737 3.
+fn asks_for_proof(hello: &ClientHello<'_>) -> bool {
+    hello.alpn().is_some_and(|mut all| all.any(|protocol| protocol == acme::ALPN))
 }
 
 /// Looks after files for as long as the process lives.

@@ -6,11 +6,14 @@
 mod kit;
 
 mod acme;
+mod acme_authorities;
+mod acme_names;
 mod balancing;
 mod blame;
 mod certificates;
 mod change;
 mod cli;
+mod client_certificates;
 mod codes;
 mod corpus;
 mod destinations;

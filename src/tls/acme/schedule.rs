@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 const WAIT_MAX: Duration = Duration::from_secs(6 * 3_600);
 /// A CA that says that it is asked too often is left alone for this long at least.
 const RATE_LIMITED: Duration = Duration::from_secs(3_600);
+/// A certificate is renewed on the CA's word no sooner than this, or a fiftieth of its life.
+const ADVISED_AFTER: Duration = Duration::from_secs(3_600);
 /// How much longer each wait is than the one before: of Let's Encrypt's five failures an hour, four are used.
 const GROWTH: u32 = 5;
 
@@ -64,8 +66,9 @@ pub(super) fn due(life: Option<Life>, record: Record, now: SystemTime, name: &st
     // Spread over a thirtieth of the life, so that names that began together do not renew together.
     let renewal = not_before + lifetime * 2 / 3 + lifetime.mul_f64(share(name) / 30.0);
     let advised = record.renew_at_unix.and_then(|at| UNIX_EPOCH.checked_add(Duration::from_secs(at)));
-    // Advice that would let it run out is none.
-    advised.filter(|at| *at < not_after).unwrap_or(renewal).max(allowed)
+    // Advice that would let it run out is none; and a CA that always says "now" is not asked all the time.
+    let soonest = not_before + (lifetime / 50).min(ADVISED_AFTER);
+    advised.filter(|at| *at < not_after).map_or(renewal, |at| at.max(soonest)).max(allowed)
 }
 
 /// A number from 0 to 1 that is always the same for a name.

@@ -20,6 +20,8 @@ macro_rules! eventually {
     }};
 }
 
+pub(crate) mod acme;
+pub(crate) mod bind;
 pub(crate) mod body;
 pub(crate) mod client;
 pub(crate) mod collector;

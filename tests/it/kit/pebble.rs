@@ -21,6 +21,19 @@ pub(crate) struct Pebble {
 impl Pebble {
     /// Not running yet. It looks for names at these ports of the addresses that the name server gives.
     pub(crate) fn new(http: SocketAddr, https: SocketAddr, dns: String, lifetime_s: u64) -> Pebble {
+        Pebble::with(http, https, dns, lifetime_s, &[])
+    }
+
+    /// Accounts need one of these keys, each an identifier and base64url.
+    pub(crate) fn with(
+        http: SocketAddr,
+        https: SocketAddr,
+        dns: String,
+        lifetime_s: u64,
+        account_keys: &[(&str, &str)],
+    ) -> Pebble {
+        let keys: serde_json::Map<String, serde_json::Value> =
+            account_keys.iter().map(|(id, key)| ((*id).to_owned(), (*key).into())).collect();
         let directory = tempfile::tempdir().unwrap();
         let (port, management) = (Port::free(), Port::free());
         let authority = Authority::new();
@@ -34,7 +47,8 @@ impl Pebble {
             "httpPort": http.port(),
             "tlsPort": https.port(),
             "ocspResponderURL": "",
-            "externalAccountBindingRequired": false,
+            "externalAccountBindingRequired": !account_keys.is_empty(),
+            "externalAccountMACKeys": keys,
             "certificateValidityPeriod": lifetime_s,
         }});
         for (name, text) in [
@@ -85,6 +99,11 @@ impl Pebble {
     /// What the API's certificate is signed by.
     pub(crate) fn root(&self) -> PathBuf {
         self.directory.path().join("root.pem")
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.port.address()
     }
 
     pub(crate) fn log(&self) -> String {
