@@ -16,6 +16,7 @@ pub mod routes;
 pub mod scalar;
 pub mod settings;
 pub mod source;
+pub mod stamp;
 pub mod tasks;
 pub mod telemetry;
 pub mod tls;

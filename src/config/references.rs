@@ -3,7 +3,7 @@
 //! Only the text of values may hold them, never keys or structure. What a reference stands for may be a secret: it goes
 //! into words and nowhere else. Messages name the reference; what is remembered for comparison is a digest.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -11,6 +11,7 @@ use aws_lc_rs::digest;
 
 use super::tree::{Node, Value};
 use crate::problem::{Path, Problem};
+use crate::stamp::Stamp;
 
 /// Longest file that a reference may name.
 const FILE_MAX: u64 = 1 << 20;
@@ -27,7 +28,7 @@ pub struct References {
 
 #[derive(Default)]
 struct Seen {
-    files: BTreeSet<PathBuf>,
+    files: BTreeMap<PathBuf, Option<Stamp>>,
     digests: BTreeMap<String, Vec<u8>>,
     resolved: Vec<Resolved>,
     /// References and what each stood for by itself.
@@ -61,9 +62,9 @@ impl References {
         self.lookup.is_none()
     }
 
-    /// Files that were read, or should have been.
-    pub fn files(&self) -> Vec<PathBuf> {
-        self.seen().files.iter().cloned().collect()
+    /// Files that were read, or should have been, and what they were then.
+    pub fn files(&self) -> BTreeMap<PathBuf, Option<Stamp>> {
+        self.seen().files.clone()
     }
 
     /// Changes when any reference stands for something else than before.
@@ -182,8 +183,10 @@ impl References {
                 return Ok(());
             }
             text.secret = true;
+            // Before the file: a change in between is then seen as one.
+            let stamp = Stamp::of(FilePath::new(file));
             let content = read(FilePath::new(file));
-            self.remember(&reference, Some(file.into()), content.as_deref().unwrap_or_default());
+            self.remember(&reference, Some((file.into(), stamp)), content.as_deref().unwrap_or_default());
             let content = content.map_err(|why| Wrong {
                 reference: reference.clone(),
                 message: format!("`{reference}`: {why}"),
@@ -227,7 +230,7 @@ impl References {
         }
     }
 
-    fn remember(&self, reference: &str, file: Option<PathBuf>, value: &str) {
+    fn remember(&self, reference: &str, file: Option<(PathBuf, Option<Stamp>)>, value: &str) {
         let digest = digest::digest(&digest::SHA256, value.as_bytes()).as_ref().to_vec();
         let mut seen = self.seen();
         seen.digests.insert(reference.to_owned(), digest);

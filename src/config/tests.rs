@@ -63,7 +63,7 @@ fn fills_in_references() {
         let body = words.and_then(|words| words.route.into_iter().next()?.respond).map(|respond| respond.body);
         assert_eq!(body.as_deref(), Some(expect), "{written}");
     }
-    assert_eq!(references.files(), [file.path()]);
+    assert!(references.files().keys().eq([file.path()]));
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //!
 //! Nothing here is in force; whoever calls decides that. The only effect is reading what the text refers to.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +12,7 @@ use crate::config::read::{self, Draft};
 use crate::config::{Document, References, print};
 use crate::problem::Problem;
 use crate::routes::{self, Table};
+use crate::stamp::Stamp;
 use crate::upstream::Pools;
 
 /// A text and what it is called in messages.
@@ -28,6 +31,8 @@ pub struct Compiled {
     pub timings: Timings,
     /// Of everything that references stood for.
     pub(super) references: [u8; 32],
+    /// Files that references named.
+    pub(super) files: BTreeMap<PathBuf, Option<Stamp>>,
     pub(super) contents: Contents,
 }
 
@@ -106,6 +111,7 @@ impl Parsed {
             warnings: print::entries(&text.name, &text.text, &problems),
             timings: Timings { parse, compile, tests },
             references: references.digest(),
+            files: references.files(),
             contents: Contents::of(&document),
         })
     }

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::compile::{Compiled, Parsed, Refused, Text};
 use super::difference::Contents;
 use super::last_good::LastGood;
+use super::referred::Referred;
 use super::status::{Difference, Serving, Status};
 use super::{Applying, Fault, Kept, Setup};
 use crate::config::{OnRemove, References, print};
@@ -34,6 +35,7 @@ pub(super) struct Force {
     pub(super) live: Arc<Live>,
     text: Arc<str>,
     resolved: [u8; 32],
+    pub(super) referred: Referred,
     contents: Arc<Contents>,
     warnings: Vec<print::Entry>,
     status: Status,
@@ -64,6 +66,7 @@ impl Force {
             live: Arc::new(Live::new(Arc::new(empty.table))),
             text: "".into(),
             resolved: [0; 32],
+            referred: Referred::default(),
             contents: Arc::default(),
             warnings: Vec::new(),
             status: Status::default(),
@@ -145,7 +148,7 @@ impl Force {
 
     async fn enter(&mut self, ready: Ready, serving: Serving) {
         let Ready { compiled, text, difference } = ready;
-        let Compiled { table, warnings, timings, references, contents } = compiled;
+        let Compiled { table, warnings, timings, references, files, contents } = compiled;
         let table = Arc::new(table);
         let started = Instant::now();
         self.pools.warm(&table.pools, WARM).await;
@@ -159,6 +162,7 @@ impl Force {
 
         self.text = text.text.clone();
         self.resolved = references;
+        self.referred = Referred::new(files);
         let old_contents = std::mem::replace(&mut self.contents, Arc::new(contents));
         self.warnings = warnings;
         self.status.entered(&table, applied_at, serving, difference, &self.warnings);

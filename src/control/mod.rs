@@ -17,6 +17,7 @@ mod difference;
 pub mod drain;
 mod force;
 pub mod last_good;
+mod referred;
 pub mod signals;
 pub mod status;
 
@@ -123,6 +124,7 @@ impl Control {
     pub async fn run(mut self) {
         loop {
             tokio::select! {
+                () = self.force.referred.changed() => self.shared.reread.ask(),
                 () = self.shared.reload.notified() => self.reload().await,
                 next = self.source.next() => {
                     // What is wrong stands in the status and in the log.

@@ -6,9 +6,8 @@
 //! which changes nothing; the next event reads it again.
 
 use std::ffi::OsStr;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +19,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{Publisher, Source, SourceError, Trigger, Update, Yield, channel};
+use crate::stamp::Stamp;
 use crate::tasks::Tasks;
 
 /// Longest text that is read: 100,000 routes take a quarter of it.
@@ -58,22 +58,6 @@ fn unreadable(path: &Path, error: &io::Error) -> SourceError {
     match error.kind() {
         io::ErrorKind::NotFound => SourceError::Missing(path.to_owned()),
         _ => SourceError::Unreadable { path: path.to_owned(), message: error.to_string() },
-    }
-}
-
-/// What tells one state of a file from another without reading it. Not enough after an event: two saves within one tick
-/// of the file system's clock may look the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    modified: (i64, i64),
-    len: u64,
-    inode: u64,
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Option<Stamp> {
-        let metadata: Metadata = std::fs::metadata(path).ok()?;
-        Some(Stamp { modified: (metadata.mtime(), metadata.mtime_nsec()), len: metadata.len(), inode: metadata.ino() })
     }
 }
 
@@ -137,9 +121,7 @@ impl Follower {
             if watcher.is_none() {
                 watcher = self.watch();
             }
-            // Permissions that were wrong and are right now change no stamp.
-            let refused = matches!(self.trouble, Some(SourceError::Unreadable { .. }));
-            if named || refused || trigger == Trigger::Asked || Stamp::of(&self.path) != self.stamp {
+            if named || trigger == Trigger::Asked || Stamp::of(&self.path) != self.stamp {
                 self.look(trigger).await;
             }
         }

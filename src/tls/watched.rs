@@ -1,7 +1,6 @@
 //! What stands in files and is read again when they change. What is broken is told and changes nothing.
 
 use std::fmt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,6 +8,7 @@ use arc_swap::ArcSwap;
 use zeroize::Zeroizing;
 
 use super::CertificateError;
+use crate::stamp::Stamp;
 
 /// What is made of files.
 pub trait FromFiles: fmt::Debug + Send + Sync + Sized + 'static {
@@ -22,9 +22,6 @@ pub trait FromFiles: fmt::Debug + Send + Sync + Sized + 'static {
     fn is_same(&self, other: &Self) -> bool;
 }
 
-/// What tells a file from what it was: inode, size, and when it or its permissions changed.
-type Stamp = Vec<Option<(u64, u64, i64, i64)>>;
-
 /// What files held when they were last whole.
 #[derive(Debug)]
 pub struct Watched<T: FromFiles> {
@@ -34,9 +31,11 @@ pub struct Watched<T: FromFiles> {
     seen: Mutex<Seen>,
 }
 
+type Stamps = Vec<Option<Stamp>>;
+
 #[derive(Debug)]
 struct Seen {
-    stamp: Stamp,
+    stamps: Stamps,
     error: Option<String>,
 }
 
@@ -49,9 +48,9 @@ impl<T: FromFiles> Watched<T> {
     /// The name is for the log: that of the block, or of the listener.
     pub fn open(name: &str, files: &T::Files) -> Result<Watched<T>, CertificateError> {
         // Before the files: a change in between is then seen as one.
-        let stamp = stamp::<T>(files);
+        let stamps = stamps::<T>(files);
         let current = ArcSwap::from_pointee(T::load(files)?);
-        let seen = Mutex::new(Seen { stamp, error: None });
+        let seen = Mutex::new(Seen { stamps, error: None });
         Ok(Watched { name: name.to_owned(), files: files.clone(), current, seen })
     }
 
@@ -73,12 +72,12 @@ impl<T: FromFiles> Look for Watched<T> {
     /// Reads the files again if they are not what they were.
     fn look(&self) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = stamp::<T>(&self.files);
+        let now = stamps::<T>(&self.files);
         // What could not be read is tried again: what stood in the way may be gone.
-        if now == seen.stamp && seen.error.is_none() {
+        if now == seen.stamps && seen.error.is_none() {
             return;
         }
-        seen.stamp = now;
+        seen.stamps = now;
         match T::load(&self.files) {
             Ok(fresh) => {
                 let same = fresh.is_same(&self.current.load());
@@ -106,12 +105,8 @@ impl<T: FromFiles> Look for Watched<T> {
     }
 }
 
-fn stamp<T: FromFiles>(files: &T::Files) -> Stamp {
-    let of = |path: &Path| {
-        let of = std::fs::metadata(path).ok()?;
-        Some((of.ino(), of.size(), of.ctime(), of.ctime_nsec()))
-    };
-    T::paths(files).into_iter().map(of).collect()
+fn stamps<T: FromFiles>(files: &T::Files) -> Stamps {
+    T::paths(files).into_iter().map(Stamp::of).collect()
 }
 
 /// A whole file, overwritten in memory when it is dropped: it may hold a key.

@@ -228,3 +228,28 @@ async fn a_name_may_send_browsers_to_https_for_good() {
     let reply = gateway.tls("other.test", &["h2"]).await.get("https://other.test/").await;
     assert!(!reply.headers.contains_key("strict-transport-security"));
 }
+
+/// What `:80` does by default, on a port of the test.
+#[tokio::test]
+async fn requests_in_the_clear_are_sent_to_https_unless_somebody_says_otherwise() {
+    let origin = Origin::text("ok");
+    let document = routes::all_to(origin.address())
+        + "[[route]]\nname = \"meant\"\nmatch = { path = \"/meant\", listen = \"http\" }\nupstream = \"origin\"\n\
+           [[route]]\nname = \"named\"\nmatch = { host = \"only.test\", path = \"/known\" }\nupstream = \"origin\"\n\
+           [host.\"plain.test\"]\nhttp = \"serve\"\n";
+    let gateway = Gateway::with(&document, |settings| {
+        settings.at("listen", "http", "https_port", 8443);
+        settings.at("listen", "h2c", "https_port", 443);
+    })
+    .await;
+    let location = async |address, url: &str| {
+        let reply = get(address, url).await;
+        (reply.status.as_u16(), reply.header("location").to_owned())
+    };
+    let (http, h2c) = (gateway.http(), gateway.address("h2c"));
+    assert_eq!(location(http, "http://app.test/x?y=1").await, (308, "https://app.test:8443/x?y=1".to_owned()));
+    assert_eq!(location(h2c, "http://app.test/").await, (308, "https://app.test/".to_owned()));
+    assert_eq!(location(http, "http://app.test/meant").await.0, 200);
+    assert_eq!(location(http, "http://plain.test/").await.0, 200);
+    assert_eq!(location(http, "http://only.test/unknown").await.0, 404, "what is nowhere is not sent there");
+}

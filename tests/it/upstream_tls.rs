@@ -177,3 +177,52 @@ async fn stricter_words_of_the_same_upstream_leave_its_old_connections() {
     assert_eq!(get(gateway.http(), "http://app.test/").await.status, 502);
     assert_eq!(origin.count(), 1);
 }
+
+/// Certificate and key are files that are replaced: connections made from then on show the new one, without a signal.
+#[tokio::test]
+async fn a_client_certificate_is_rotated_with_its_files() {
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let shown = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
+    let server = authority.issue(&["origin.test"]).server_for_clients_of(Some(&clients), &[]);
+    let port = Port::free();
+    let listener = port.listen();
+    let acceptor = tokio_rustls::TlsAcceptor::from(server);
+    let seen = shown.clone();
+    tokio::spawn(async move {
+        // Every request on a connection of its own, which tells who made it.
+        while let Ok((tcp, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(tcp).await else { continue };
+            let leaf = stream.get_ref().1.peer_certificates().unwrap()[0].clone();
+            *seen.lock().unwrap() = tollgate::tls::read_client(&leaf).unwrap().san.join(",");
+            let mut head = [0; 4096];
+            let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut head).await;
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await;
+            let _ = tokio::io::AsyncWriteExt::shutdown(&mut stream).await;
+        }
+    });
+    let files = tempfile::tempdir().unwrap();
+    let put = |identity: &Identity| {
+        for (name, text) in [("client.pem", &identity.chain_pem), ("client.key", &identity.key_pem)] {
+            let draft = files.path().join(format!("{name}.new"));
+            std::fs::write(&draft, text).unwrap();
+            std::fs::rename(draft, files.path().join(name)).unwrap();
+        }
+    };
+    put(&clients.issue(&["first.test"]));
+    let reference = |name: &str| format!("${{file:{}}}", files.path().join(name).display());
+    let block = tls(&[
+        ("server_name", "origin.test"),
+        ("ca", &authority.pem),
+        ("client_certificate", &reference("client.pem")),
+        ("client_key", &reference("client.key")),
+    ]);
+    let gateway = Gateway::start(&routes::with(port.address(), &block, "")).await;
+    assert_eq!(gateway.get("http://app.test/").await.text(), "ok");
+    assert_eq!(*shown.lock().unwrap(), "dns:first.test");
+    put(&clients.issue(&["second.test"]));
+    eventually!({
+        assert_eq!(gateway.get("http://app.test/").await.status, 200);
+        *shown.lock().unwrap() == "dns:second.test"
+    });
+}
