@@ -10,7 +10,8 @@ use crate::routes::{NameCertificate, NamePolicy, Table};
 use crate::settings::{Certificate, HttpVersion, Listen, Settings};
 use crate::tls::{
     Acme, AcmeCertificate, Authority, ByName, CertificateError, Certificates, Challenges, ClientAuthorities,
-    ClientAuthority, ClientPolicy, Demand, FileCertificate, Held, Index, Look, Named, Policy, Shown, Tls, Wish,
+    ClientAuthority, ClientPolicy, Demand, FileCertificate, Held, Index, Look, Named, Policy, Shown, Stapled, Tls,
+    Wish,
 };
 
 /// Opened once at start; files that are broken are told then.
@@ -112,6 +113,13 @@ impl Identities {
     pub(super) fn watched(&self) -> Vec<Arc<dyn Look>> {
         let files = self.files().into_iter().map(|file| file as Arc<dyn Look>);
         files.chain(self.clients.values().map(|clients| clients.clone() as Arc<dyn Look>)).collect()
+    }
+
+    /// Everything that may be shown with a staple.
+    pub(super) fn stapled(&self) -> Vec<Arc<dyn Stapled>> {
+        let files = self.files().into_iter().map(|file| file as Arc<dyn Stapled>);
+        let acme = self.acme.iter().flat_map(|acme| acme.wanted());
+        files.chain(acme.map(|certificate| certificate as Arc<dyn Stapled>)).collect()
     }
 
     /// Everything, for operators.

@@ -184,6 +184,8 @@ impl Gateway {
     pub(super) fn look_after_certificates(&self) {
         let files = self.identities.watched();
         self.tasks.spawn_forever("certificates", tls::watch(files.clone()));
+        let identities = self.identities.clone();
+        self.tasks.spawn_forever("staples", tls::keep_staples(move || identities.stapled()));
         if let Some(acme) = self.identities.acme() {
             // Challenges come to whoever accepts: a gateway that leaves orders nothing more.
             let (acme, drain) = (acme.clone(), self.drain.clone());

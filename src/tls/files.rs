@@ -1,11 +1,13 @@
 //! Certificates from PEM files: read whole, and checked against their key.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
+use super::staple::Stapled;
 use super::watched::{FromFiles, Watched, read};
 use super::{CertificateError, provider};
 use crate::settings::CertificateFiles;
@@ -32,6 +34,16 @@ impl FromFiles for CertifiedKey {
 
     fn is_same(&self, other: &CertifiedKey) -> bool {
         self.cert == other.cert
+    }
+}
+
+impl Stapled for FileCertificate {
+    fn certified(&self) -> Option<Arc<CertifiedKey>> {
+        Some(self.current())
+    }
+
+    fn replace(&self, old: &Arc<CertifiedKey>, fresh: CertifiedKey) {
+        self.exchange(old, fresh);
     }
 }
 

@@ -6,11 +6,13 @@
 
 mod acme;
 mod clients;
+mod fetch;
 mod files;
 mod internal;
 mod names;
 mod session;
 mod shown;
+mod staple;
 mod watched;
 
 use std::sync::Arc;
@@ -30,6 +32,7 @@ pub use names::{ByName, Held, Index, Named};
 use session::Sessions;
 pub use session::{ClientAuthorities, ClientPolicy, Policy};
 pub use shown::Shown;
+pub use staple::{Stapled, keep as keep_staples};
 pub use watched::Look;
 
 use crate::settings::{Listen, UnknownNames};

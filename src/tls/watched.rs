@@ -62,6 +62,11 @@ impl<T: FromFiles> Watched<T> {
         self.current.load_full()
     }
 
+    /// Puts `fresh` in the place of `old`, if that is still what is held.
+    pub(super) fn exchange(&self, old: &Arc<T>, fresh: T) {
+        self.current.compare_and_swap(old, Arc::new(fresh));
+    }
+
     /// What was wrong with the files when they were last read.
     pub fn error(&self) -> Option<String> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).error.clone()

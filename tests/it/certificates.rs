@@ -253,3 +253,53 @@ async fn requests_in_the_clear_are_sent_to_https_unless_somebody_says_otherwise(
     assert_eq!(location(http, "http://plain.test/").await.0, 200);
     assert_eq!(location(http, "http://only.test/unknown").await.0, 404, "what is nowhere is not sent there");
 }
+
+/// The responder is OpenSSL's; what it says is shown, and what says anything else is not.
+#[tokio::test]
+async fn a_certificate_that_names_a_responder_is_shown_with_its_answer() {
+    let (origin, shelf, port) = (Origin::text("ok"), Shelf::new(), crate::kit::Port::free());
+    let at = |name: &str| shelf.directory.path().join(name);
+    let run = |script: &str| {
+        let out = std::process::Command::new("sh").args(["-ec", script]).current_dir(shelf.directory.path()).output();
+        let out = out.unwrap();
+        assert!(out.status.success(), "{script}: {}", String::from_utf8_lossy(&out.stderr));
+    };
+    run(&format!(
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -subj /CN=stapling -days 2
+         openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout leaf.key -out leaf.csr -subj /CN=app.test
+         printf 'subjectAltName=DNS:app.test\\nauthorityInfoAccess=OCSP;URI:http://{}/\\n' > ext
+         openssl x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -set_serial 4660 -days 2 -extfile ext -out leaf.pem
+         cat leaf.pem ca.pem > chain.pem
+         printf 'V\\t491231235959Z\\t\\t1234\\tunknown\\t/CN=app.test\\n' > index.txt",
+        port.address()
+    ));
+    let mut responder = std::process::Command::new("openssl")
+        .args(["ocsp", "-index", "index.txt", "-rsigner", "ca.pem", "-rkey", "ca.key", "-CA", "ca.pem", "-nmin", "10"])
+        .args(["-port", &port.address().port().to_string(), "-ignore_err"])
+        .current_dir(shelf.directory.path())
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let document = routes::all_to(origin.address()) + "[host.\"app.test\"]\ncertificate = \"stapled\"\n";
+    let gateway = Gateway::with(&document, |settings| {
+        settings.set("certificate.stapled.chain", at("chain.pem").display().to_string());
+        settings.set("certificate.stapled.key", at("leaf.key").display().to_string());
+    })
+    .await;
+    let address = gateway.address("https");
+    let status = || {
+        let script =
+            format!("openssl s_client -connect {address} -servername app.test -status -CAfile ca.pem < /dev/null");
+        let out = std::process::Command::new("sh").args(["-c", &script]).current_dir(shelf.directory.path()).output();
+        String::from_utf8_lossy(&out.unwrap().stdout).into_owned()
+    };
+    eventually!({
+        let shown = status();
+        shown.contains("Cert Status: good") && shown.contains("OCSP Response Status: successful")
+    });
+    let _ = responder.kill();
+    let _ = responder.wait();
+    assert!(status().contains("Cert Status: good"), "a responder that is away takes nothing back");
+}

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::schedule::{Life, Record, due};
 use crate::tls::shown::Leaf;
+use crate::tls::staple::Stapled;
 
 /// A certificate that somebody wants.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,6 +101,16 @@ impl AcmeCertificate {
         let whole = parsed.covers(&self.wish);
         self.lock().life = Some(parsed.life).filter(|_| whole);
         self.current.store(Some(Arc::new(parsed.certified)));
+    }
+}
+
+impl Stapled for AcmeCertificate {
+    fn certified(&self) -> Option<Arc<CertifiedKey>> {
+        self.current()
+    }
+
+    fn replace(&self, old: &Arc<CertifiedKey>, fresh: CertifiedKey) {
+        self.current.compare_and_swap(&Some(old.clone()), Some(Arc::new(fresh)));
     }
 }
 

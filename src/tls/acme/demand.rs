@@ -7,17 +7,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use http::Uri;
-use http_body_util::Empty;
-use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use rustls::sign::CertifiedKey;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{Acme, AcmeCertificate, Wish};
 use crate::facts::host;
 use crate::settings::OnDemand;
+use crate::tls::fetch::{Failure, fetch};
 
 /// How long a refusal is remembered.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
@@ -195,17 +192,8 @@ fn normal(name: &str) -> Option<String> {
 }
 
 /// `GET URL?domain=NAME`: 200 is yes.
-async fn put(url: &str, name: &str) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
-    let uri: Uri = url.parse()?;
-    let host = uri.host().ok_or("the URL has no host")?;
-    let stream = TcpStream::connect((host.trim_matches(['[', ']']), uri.port_u16().unwrap_or(80))).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let connection = tokio::spawn(connection);
-    let query = uri.query().map(|query| format!("{query}&")).unwrap_or_default();
-    let request = http::Request::get(format!("{}?{query}domain={name}", uri.path()))
-        .header(http::header::HOST, uri.authority().map_or(host, |authority| authority.as_str()))
-        .body(Empty::<Bytes>::new())?;
-    let answer = sender.send_request(request).await;
-    connection.abort();
-    Ok(answer?.status() == http::StatusCode::OK)
+async fn put(url: &str, name: &str) -> Result<bool, Failure> {
+    let parted = if url.contains('?') { '&' } else { '?' };
+    let request = http::Request::get(format!("{url}{parted}domain={name}")).body(Full::default())?;
+    Ok(fetch(request).await?.0 == http::StatusCode::OK)
 }
