@@ -20,6 +20,7 @@ use rig::tls::{Resumption, client};
 
 const CLIENTS: usize = 32;
 const IDLE: usize = 5_000;
+const NAMES: u32 = 10_000;
 
 struct Gateway {
     process: Process,
@@ -29,21 +30,32 @@ struct Gateway {
 
 impl Gateway {
     fn start(binary: &Path, directory: &Path, origin: SocketAddr) -> Gateway {
+        Gateway::with_names(binary, directory, origin, 0)
+    }
+
+    /// With so many names that show a certificate of their own each.
+    fn with_names(binary: &Path, directory: &Path, origin: SocketAddr, names: u32) -> Gateway {
         let at = |name: &str| directory.join(name);
+        let (mut certificates, mut hosts) = (String::new(), String::new());
+        for number in 0..names {
+            let (chain, key) = (at("cert.pem"), at("key.pem"));
+            certificates.push_str(&format!("[certificate.c{number}]\nchain = {chain:?}\nkey = {key:?}\n"));
+            hosts.push_str(&format!("[host.\"h{number}.bench.test\"]\ncertificate = \"c{number}\"\n"));
+        }
         let settings = format!(
             "format = 1\nnode = {{ threads = 1 }}\nroutes = {{ file = {routes:?} }}\n\
              log = {{ access = {access:?}, level = \"warn\" }}\nhealth = {{ address = \"127.0.0.1:0\" }}\n\
              [limits]\nconnections_per_address = 20000\nrequests_per_connection = 1000000000\n\
              [[listen]]\nname = \"http\"\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n\
              [[listen]]\nname = \"https\"\naddress = \"127.0.0.1:0\"\nprotocol = \"https\"\n\
-             certificate = {{ chain = {chain:?}, key = {key:?} }}\n",
+             certificate = {{ chain = {chain:?}, key = {key:?} }}\n{certificates}",
             routes = at("routes.toml"),
             access = at("access.log"),
             chain = at("cert.pem"),
             key = at("key.pem"),
         );
         std::fs::write(at("edge.toml"), settings).expect("a writable directory");
-        std::fs::write(at("routes.toml"), document(origin, 0, 0)).expect("a writable directory");
+        std::fs::write(at("routes.toml"), document(origin, 0, 0) + &hosts).expect("a writable directory");
         let (edge, ports, log) = (at("edge.toml"), at("ports.json"), at("log"));
         let arguments = ["run".as_ref(), "-c".as_ref(), edge.as_os_str()];
         let process = Process::start(binary, &arguments, &[("TOLLGATE_PORTS_FILE", ports.as_os_str())], &log);
@@ -131,14 +143,25 @@ fn main() {
         let (http, https) = (gateway.address("http"), gateway.address("https"));
         let h1 = Wire::H1Tls(client(&trusted, b"http/1.1", Resumption::On));
         let h2 = Wire::H2Tls(client(&trusted, b"h2", Resumption::On), 8);
-        let handshakes = Wire::Handshakes(client(&trusted, b"http/1.1", Resumption::Off));
+        let full = client(&trusted, b"http/1.1", Resumption::Off);
+        let handshakes = Wire::Handshakes(full.clone(), 0);
+        let resumed = Wire::Handshakes(client(&trusted, b"http/1.1", Resumption::On), 0);
         report::head();
         measure(&gateway, "HTTP/1.1", http, &Wire::H1, CLIENTS, time).await;
         measure(&gateway, "HTTP/1.1 over TLS", https, &h1, CLIENTS, time).await;
         measure(&gateway, "HTTP/2 over TLS", https, &h2, CLIENTS / 8, time).await;
         measure(&gateway, "handshake and request", https, &handshakes, 8, time).await;
+        measure(&gateway, "the same, resumed", https, &resumed, 8, time).await;
         change(&gateway, origin, time).await;
         drop(gateway);
+
+        report::head();
+        for names in [1, NAMES] {
+            let gateway = Gateway::with_names(&binary, directory.path(), origin, names);
+            let title = format!("handshake, {names} certificates");
+            let wire = Wire::Handshakes(full.clone(), names);
+            measure(&gateway, &title, gateway.address("https"), &wire, 8, time).await;
+        }
 
         let quiet = tempfile::tempdir().expect("a directory");
         let trusted = rig::tls::write(quiet.path());

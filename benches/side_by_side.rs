@@ -184,7 +184,12 @@ fn main() {
                             ("HTTP/2 over TLS", Wire::H2Tls(client(&trusted, b"h2", Resumption::On), 8), 4),
                             (
                                 "handshake and request",
-                                Wire::Handshakes(client(&trusted, b"http/1.1", Resumption::Off)),
+                                Wire::Handshakes(client(&trusted, b"http/1.1", Resumption::Off), 0),
+                                8,
+                            ),
+                            (
+                                "resumed handshake and request",
+                                Wire::Handshakes(client(&trusted, b"http/1.1", Resumption::On), 0),
                                 8,
                             ),
                         ];

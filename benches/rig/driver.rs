@@ -24,8 +24,8 @@ pub(crate) enum Wire {
     H1Tls(Arc<ClientConfig>),
     /// Streams at once on each connection.
     H2Tls(Arc<ClientConfig>, usize),
-    /// A new connection with a full handshake for every request.
-    Handshakes(Arc<ClientConfig>),
+    /// A new connection for every request, for one of so many names (`h0.bench.test` and on; 0: `bench.test`).
+    Handshakes(Arc<ClientConfig>, u32),
 }
 
 /// What one client or all of them saw.
@@ -88,9 +88,12 @@ async fn client(address: SocketAddr, wire: &Wire, until: Instant, seen: &mut See
         Wire::H1 => asking(tcp(address).await?, until, seen).await,
         Wire::H1Tls(config) => asking(tls(address, config).await?, until, seen).await,
         Wire::H2Tls(config, streams) => streaming(tls(address, config).await?, *streams, until, seen).await,
-        Wire::Handshakes(config) => {
+        Wire::Handshakes(config, names) => {
             let since = Instant::now();
-            let mut stream = tls(address, config).await?;
+            let mut stream = match names {
+                0 => tls(address, config).await?,
+                names => tls_to(&format!("h{}.bench.test", fastrand::u32(..names)), address, config).await?,
+            };
             ask(&mut stream, &mut Vec::new()).await?;
             seen.answered(since);
             Ok(())
@@ -109,7 +112,15 @@ pub(crate) async fn tls(
     address: SocketAddr,
     config: &Arc<ClientConfig>,
 ) -> Result<tokio_rustls::client::TlsStream<TcpStream>> {
-    let name = ServerName::try_from("bench.test")?;
+    tls_to("bench.test", address, config).await
+}
+
+async fn tls_to(
+    name: &str,
+    address: SocketAddr,
+    config: &Arc<ClientConfig>,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    let name = ServerName::try_from(name.to_owned())?;
     Ok(TlsConnector::from(config.clone()).connect(name, tcp(address).await?).await?)
 }
 

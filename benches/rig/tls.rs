@@ -8,7 +8,8 @@ use rustls::{ClientConfig, RootCertStore};
 
 /// Writes `cert.pem`, `key.pem` and `both.pem` (HAProxy) and returns what clients trust.
 pub(crate) fn write(directory: &Path) -> CertificateDer<'static> {
-    let pair = rcgen::generate_simple_self_signed(vec!["bench.test".to_owned()]).expect("a certificate");
+    let pair = rcgen::generate_simple_self_signed(vec!["bench.test".to_owned(), "*.bench.test".to_owned()])
+        .expect("a certificate");
     let (certificate, key) = (pair.cert.pem(), pair.signing_key.serialize_pem());
     for (name, text) in [("cert.pem", &certificate), ("key.pem", &key), ("both.pem", &format!("{certificate}{key}"))] {
         std::fs::write(directory.join(name), text).expect("a writable directory");

@@ -174,8 +174,8 @@ impl Session {
         let asked = self.certificates.by_name.find(host);
         let of = |named: &Option<Arc<Named>>| named.as_ref().map(|named| named.policy.clone()).unwrap_or_default();
         let Policy { only_tls13, no_h1, no_h2, clients } = of(&asked);
-        let fits = !(only_tls13 && self.tls12) && !(if self.h2 { no_h2 } else { no_h1 });
-        fits && clients == of(&self.named).clients && (same || self.covers.host(self.server_name.as_deref(), host))
+        let unfit = (only_tls13 && self.tls12) || (if self.h2 { no_h2 } else { no_h1 });
+        !unfit && clients == of(&self.named).clients && (same || self.covers.host(self.server_name.as_deref(), host))
     }
 }
 
