@@ -137,7 +137,9 @@ impl<V> Bounded<V> {
                 .places
                 .iter()
                 .copied()
-                .filter(|place| shard.entry(*place).and_then(|entry| entry.value.as_ref()).is_some_and(|value| !keep(value)))
+                .filter(|place| {
+                    shard.entry(*place).and_then(|entry| entry.value.as_ref()).is_some_and(|value| !keep(value))
+                })
                 .collect();
             self.len.fetch_sub(unwanted.len(), Ordering::Relaxed);
             for place in unwanted {
@@ -171,7 +173,9 @@ impl<V> Shard<V> {
 
     fn find(&self, key: u128) -> Option<u32> {
         let entries = &self.entries;
-        self.places.find(key as u64, |place| entries.get(*place as usize).is_some_and(|entry| entry.key == key)).copied()
+        self.places
+            .find(key as u64, |place| entries.get(*place as usize).is_some_and(|entry| entry.key == key))
+            .copied()
     }
 
     /// Makes an entry the one used last.
@@ -281,7 +285,11 @@ mod tests {
     }
 
     fn call() -> impl Strategy<Value = Call> {
-        prop_oneof![any::<u8>().prop_map(Call::Put), any::<u8>().prop_map(Call::Get), any::<u8>().prop_map(Call::Remove)]
+        prop_oneof![
+            any::<u8>().prop_map(Call::Put),
+            any::<u8>().prop_map(Call::Get),
+            any::<u8>().prop_map(Call::Remove)
+        ]
     }
 
     proptest! {

@@ -122,7 +122,7 @@ impl Gateway {
             references: References::resolve,
             applying: {
                 let identities = identities.clone();
-                Box::new(move |table| identities.apply(table))
+                Arc::new(move |table: &_| identities.apply(table))
             },
         })
         .await?;

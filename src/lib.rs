@@ -1,9 +1,11 @@
 //! Tollgate: a programmable edge gateway on Pingora.
 
 pub mod admin;
+pub mod bounded;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod durable;
 pub mod facts;
 pub mod front;
 pub mod gateway;
@@ -11,6 +13,7 @@ pub mod policy;
 pub mod problem;
 pub mod proxy;
 pub mod proxy_protocol;
+pub mod ratelimit;
 pub mod rejection;
 pub mod routes;
 pub mod scalar;

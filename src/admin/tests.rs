@@ -57,7 +57,7 @@ async fn running() -> Running {
         metrics: metrics.clone(),
         last_good: None,
         references: References::resolve,
-        applying: Box::new(|_| ()),
+        applying: std::sync::Arc::new(|_| ()),
     };
     let (control, handle) = boot(setup).await.unwrap();
     let log = settings::Log { access: "off".to_owned(), ..settings::Log::default() };

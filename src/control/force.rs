@@ -155,7 +155,11 @@ impl Force {
         let warm = started.elapsed();
         let started = Instant::now();
         self.pools.adopt(&table.pools);
-        (self.applying)(&table);
+        let (applying, applied) = (self.applying.clone(), table.clone());
+        // Certificates are read from files.
+        if let Err(error) = tokio::task::spawn_blocking(move || applying(&applied)).await {
+            tracing::error!(%error, "names show what they showed before");
+        }
         let old = self.live.swap(table.clone());
         let swap = started.elapsed();
         let applied_at = SystemTime::now();

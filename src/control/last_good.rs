@@ -4,18 +4,14 @@
 //! in it as the author wrote them; no secret is kept. Its last line carries a digest, so that a torn file is refused and
 //! not served with half of the routes. It stands last so that lines keep their numbers.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use crate::durable;
 use crate::source;
 
 const NAME: &str = "routes.last-good.toml";
 const MARK: &str = "# tollgate last good document, sha256 ";
-/// A draft this old was left by a crash.
-const DRAFT_STALE: Duration = Duration::from_secs(60);
 
 /// The place of the last good document: `state.dir`.
 #[derive(Clone, Debug)]
@@ -34,13 +30,12 @@ pub enum LastGoodError {
 impl LastGood {
     /// Makes the directory if need be and shows that it can be written.
     pub fn open(dir: &Path) -> io::Result<LastGood> {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        let kept = LastGood { dir: dir.to_owned() };
-        kept.sweep();
-        let draft = kept.draft();
-        drop(create(&draft)?);
-        fs::remove_file(draft)?;
-        Ok(kept)
+        durable::directory(dir)?;
+        durable::sweep(dir);
+        let tried = dir.join(format!(".{NAME}.{}", std::process::id()));
+        durable::replace(&tried, b"")?;
+        std::fs::remove_file(tried)?;
+        Ok(LastGood { dir: dir.to_owned() })
     }
 
     pub fn path(&self) -> PathBuf {
@@ -65,42 +60,8 @@ impl LastGood {
 
     /// Replaces the document. When this returns it is on the disk.
     pub fn save(&self, text: &str) -> io::Result<()> {
-        let draft = self.draft();
-        let written = create(&draft).and_then(|mut file| {
-            write!(file, "{text}\n{MARK}{}\n", sha256(text))?;
-            file.sync_all()
-        });
-        let renamed = written.and_then(|()| fs::rename(&draft, self.path()));
-        if renamed.is_err() {
-            let _ = fs::remove_file(&draft);
-        }
-        renamed?;
-        File::open(&self.dir)?.sync_all()
+        durable::replace(&self.path(), format!("{text}\n{MARK}{}\n", sha256(text)).as_bytes())
     }
-
-    /// A name of this process: during a hand-over two of them keep their document here.
-    fn draft(&self) -> PathBuf {
-        self.dir.join(format!(".{NAME}.{}", std::process::id()))
-    }
-
-    fn sweep(&self) {
-        let Ok(entries) = fs::read_dir(&self.dir) else { return };
-        for entry in entries.flatten() {
-            let is_draft = entry.file_name().to_str().is_some_and(|name| name.starts_with(&format!(".{NAME}.")));
-            let age = entry.metadata().and_then(|it| it.modified()).ok().and_then(|at| at.elapsed().ok());
-            if is_draft && age.is_some_and(|age| age > DRAFT_STALE) {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
-    }
-}
-
-fn create(path: &Path) -> io::Result<File> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
 fn sha256(text: &str) -> String {
@@ -110,6 +71,7 @@ fn sha256(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::MetadataExt as _;
 
     use super::*;
@@ -133,16 +95,6 @@ mod tests {
     }
 
     #[test]
-    fn a_crash_while_saving_leaves_the_one_before() {
-        let (_dir, kept) = kept();
-        kept.save("format = 1\n").unwrap();
-        fs::write(kept.draft(), "format = 1\n[[rou").unwrap();
-        assert_eq!(kept.load().unwrap().as_deref(), Some("format = 1\n"));
-        kept.save("format = 1\n# two\n").unwrap();
-        assert_eq!(kept.load().unwrap().as_deref(), Some("format = 1\n# two\n"));
-    }
-
-    #[test]
     fn a_failed_save_leaves_the_one_before_and_no_draft() {
         let (_dir, kept) = kept();
         kept.save("one").unwrap();
@@ -151,7 +103,7 @@ mod tests {
         fs::remove_file(kept.path()).unwrap();
         fs::create_dir(kept.path()).unwrap();
         assert!(kept.save("two").is_err());
-        assert!(!kept.draft().exists());
+        assert_eq!(fs::read_dir(&kept.dir).unwrap().count(), 1, "no draft stays");
         fs::remove_dir(kept.path()).unwrap();
         fs::write(kept.path(), good).unwrap();
         assert_eq!(kept.load().unwrap().as_deref(), Some("one"));
@@ -174,17 +126,5 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("file"), "").unwrap();
         assert!(LastGood::open(&dir.path().join("file")).is_err());
-    }
-
-    #[test]
-    fn sweeps_old_drafts() {
-        let (_dir, kept) = kept();
-        let draft = kept.dir.join(format!(".{NAME}.1"));
-        let file = File::create(&draft).unwrap();
-        kept.sweep();
-        assert!(draft.exists(), "another process may be writing it");
-        file.set_modified(std::time::SystemTime::now() - DRAFT_STALE * 2).unwrap();
-        kept.sweep();
-        assert!(!draft.exists());
     }
 }

@@ -47,7 +47,7 @@ pub struct Setup {
 }
 
 /// See `Setup::applying`.
-pub type Applying = Box<dyn Fn(&routes::Table) + Send + Sync>;
+pub type Applying = Arc<dyn Fn(&routes::Table) + Send + Sync>;
 
 /// Why a gateway has nothing to serve.
 #[derive(Debug, thiserror::Error)]

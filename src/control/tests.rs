@@ -48,7 +48,7 @@ async fn try_start(first: source::Yield, state: Option<&Path>) -> Result<Running
         metrics: metrics.clone(),
         last_good: state.map(|dir| LastGood::open(dir).unwrap()),
         references: References::resolve,
-        applying: Box::new(|_| ()),
+        applying: std::sync::Arc::new(|_| ()),
     };
     let (control, handle) = boot(setup).await?;
     let status = handle.watch();

@@ -131,7 +131,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
         let handshake = async {
             let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), socket).await?;
             let server_name = start.client_hello().server_name().map(Box::<str>::from);
-            listener.demanded(&start.client_hello(), bound * 3 / 4).await;
+            if !listener.demanded(&start.client_hello(), bound * 3 / 4).await {
+                self.telemetry.metrics.front.refused(Refused::OnDemand);
+            }
             Ok::<_, std::io::Error>(match listener.begin(&start.client_hello()) {
                 tls::Handshake::Requests(config, begun) => {
                     Some((server_name, Some(begun), start.into_stream(config).await?))
@@ -160,11 +162,16 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
         let (_, state) = stream.get_ref();
         let h2 = state.alpn_protocol() == Some(b"h2");
         let tls12 = state.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_2);
+        let chain = state.peer_certificates().unwrap_or_default();
+        let resumed = state.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+        if resumed && !listener.is_still_good(&begun, chain) {
+            return tracing::debug!(%peer, "the client's certificate is not good any more");
+        }
         let session = listener.session(begun, server_name, tls12, h2).filter(|_| h2 || self.h1);
         let Some(session) = session else {
             return tracing::debug!(%peer, "the client did not agree on a version of HTTP that is spoken here");
         };
-        let client = match state.peer_certificates().and_then(|chain| chain.first()).map(read_client).transpose() {
+        let client = match chain.first().map(read_client).transpose() {
             Ok(client) => client,
             Err(error) => return tracing::debug!(%peer, error, "the client's certificate cannot be read"),
         };

@@ -141,7 +141,7 @@ impl Identities {
         let mut wanted = Vec::new();
         for (name, wildcard, policy) in table.names.iter() {
             let of = if wildcard { &mut index.one_label } else { &mut index.exact };
-            of.insert(name.into(), Arc::new(self.bind(name, policy, &mut wanted)));
+            of.insert(name.into(), Arc::new(self.bind(name, wildcard, policy, &mut wanted)));
         }
         for pattern in table.encrypted_hosts() {
             let of = match &pattern {
@@ -152,9 +152,18 @@ impl Identities {
             if of.0.contains_key(of.1) {
                 continue;
             }
-            let names = [pattern.to_string().into()].into();
-            if let Some(automatic) = self.automatic(names, &mut wanted) {
-                of.0.insert(of.1.clone(), Arc::new(Named { automatic: Some(automatic), ..Named::default() }));
+            // What a wildcard says holds for the names below it.
+            let said = match &pattern {
+                HostPattern::Exact(name) => table.names.find(name),
+                HostPattern::OneLabel(_) | HostPattern::Labels(_) | HostPattern::Any => None,
+            };
+            if said.is_some_and(|said| said.certificate != NameCertificate::Listener) {
+                continue;
+            }
+            let name = pattern.to_string();
+            if let Some(automatic) = self.automatic([name.as_str().into()].into(), &name, &mut wanted) {
+                let policy = said.map(|said| policy(said)).unwrap_or_default();
+                of.0.insert(of.1.clone(), Arc::new(Named { held: None, automatic: Some(automatic), policy }));
             }
         }
         if let Some(acme) = &self.acme {
@@ -164,7 +173,7 @@ impl Identities {
     }
 
     /// What the automatic CA gives these names; nothing if it gives certificates for no such name.
-    fn automatic(&self, names: Arc<[Box<str>]>, wanted: &mut Vec<Arc<AcmeCertificate>>) -> Option<Held> {
+    fn automatic(&self, names: Arc<[Box<str>]>, bound: &str, wanted: &mut Vec<Arc<AcmeCertificate>>) -> Option<Held> {
         let (ca, by_dns) = self.automatic.as_ref()?;
         let gives = |name: &str| is_public(name) && (*by_dns || !name.starts_with("*."));
         if let Some(name) = names.iter().find(|name| !gives(name)) {
@@ -173,28 +182,33 @@ impl Identities {
             }
             return None;
         }
-        self.order(&Wish { ca: ca.clone(), names }, wanted)
+        self.order(&Wish { ca: ca.clone(), names }, bound, wanted)
     }
 
-    fn order(&self, wish: &Wish, wanted: &mut Vec<Arc<AcmeCertificate>>) -> Option<Held> {
+    fn order(&self, wish: &Wish, bound: &str, wanted: &mut Vec<Arc<AcmeCertificate>>) -> Option<Held> {
         let certificate = self.acme.as_ref()?.certificate(wish);
-        let before = self.shown_before(wish.name(), &certificate);
+        let before = self.shown_before(bound, &certificate);
         wanted.push(certificate.clone());
         Some(Held::Acme(certificate, before))
     }
 
     /// A name that is to get its first certificate from a CA shows until then what it showed.
     fn shown_before(&self, name: &str, certificate: &Arc<AcmeCertificate>) -> Option<Arc<Held>> {
-        if certificate.current().is_some() {
+        if certificate.is_whole() {
             return None;
         }
-        match self.by_name.find(&name.replace('*', "_"))?.held.clone()? {
+        let named = self.by_name.find(&name.replace('*', "_"))?;
+        match named.held.clone().or_else(|| named.automatic.clone())? {
             Held::Acme(same, before) if Arc::ptr_eq(&same, certificate) => before,
+            // One that has nothing to show leaves what was there before it.
+            Held::Acme(other, before) if !other.is_whole() => before,
+            Held::Acme(other, _) => Some(Arc::new(Held::Acme(other, None))),
             other => Some(Arc::new(other)),
         }
     }
 
-    fn bind(&self, name: &str, words: &NamePolicy, wanted: &mut Vec<Arc<AcmeCertificate>>) -> Named {
+    fn bind(&self, name: &str, wildcard: bool, words: &NamePolicy, wanted: &mut Vec<Arc<AcmeCertificate>>) -> Named {
+        let bound = if wildcard { format!("*.{name}") } else { name.to_owned() };
         let held = match &words.certificate {
             NameCertificate::Listener => None,
             NameCertificate::Internal => match self.authority() {
@@ -204,12 +218,15 @@ impl Identities {
                     None
                 }
             },
-            NameCertificate::Acme(ca) => self.order(&Wish { ca: ca.clone(), names: words.names.clone() }, wanted),
+            NameCertificate::Acme(ca) => {
+                let wish = Wish { ca: ca.clone(), names: words.names.clone() };
+                self.order(&wish, &bound, wanted)
+            }
             // The document was checked against the settings; a name it may not know here is shown the listener's.
             NameCertificate::Named(certificate) => self.named.get(&**certificate).cloned().map(Held::Files),
         };
         let automatic = match held {
-            None => self.automatic(words.names.clone(), wanted),
+            None => self.automatic(words.names.clone(), &bound, wanted),
             Some(_) => None,
         };
         Named { held, automatic, policy: policy(words) }

@@ -187,12 +187,18 @@ impl Gateway {
         let identities = self.identities.clone();
         self.tasks.spawn_forever("staples", tls::keep_staples(move || identities.stapled()));
         if let Some(acme) = self.identities.acme() {
-            // Challenges come to whoever accepts: a gateway that leaves orders nothing more.
+            // Challenges come to whoever accepts: a gateway that leaves orders nothing more, and ends what it has begun.
             let (acme, drain) = (acme.clone(), self.drain.clone());
+            let stop = tokio_util::sync::CancellationToken::new();
             self.tasks.spawn_forever("acme", async move {
+                let leaving = async {
+                    drain.begun().await;
+                    stop.cancel();
+                    std::future::pending().await
+                };
                 tokio::select! {
-                    () = acme.run() => {}
-                    () = drain.begun() => std::future::pending().await,
+                    () = acme.run(stop.clone()) => std::future::pending().await,
+                    () = leaving => {}
                 }
             });
         }

@@ -66,6 +66,9 @@ impl Gate {
                     ctx.route = Some(route.clone());
                     Err(Rejection::new(Code::BadRequest, cause.to_string()))
                 }
+                Found::CertificateRequired => {
+                    Err(Rejection::new(Code::Misdirected, "the host is for clients with a certificate"))
+                }
                 Found::NoRoute => Err(Rejection::new(Code::NoRoute, "no route matches")),
                 Found::ToHttps { location } => {
                     ctx.to_https = Some(location);

@@ -136,7 +136,7 @@ impl Rule {
         let per_cell = per_cell.max(Duration::from_nanos(1));
         let quota = Quota::with_period(per_cell).unwrap_or(Quota::per_second(burst)).allow_burst(burst);
         let clock = Since { epoch: state.epoch, started: AtomicBool::new(false) };
-        let limiter = RateLimiter::new(quota, Times(state.clone()), clock).with_middleware();
+        let limiter = RateLimiter::<_, _, _, StateInformationMiddleware>::new(quota, Times(state.clone()), clock);
         Rule { limiter, burst: burst.get(), per_cell }
     }
 

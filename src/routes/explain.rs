@@ -113,10 +113,13 @@ impl Table {
                 (Some(&route.name), Some(why(route, &set_host, pattern.map(ToString::to_string), fit, captures)))
             }
             Found::Refused { route, .. } => (Some(&route.name), None),
-            Found::MethodNotAllowed { .. } | Found::NoRoute | Found::ToHttps { .. } => (None, None),
+            Found::MethodNotAllowed { .. } | Found::NoRoute | Found::CertificateRequired | Found::ToHttps { .. } => {
+                (None, None)
+            }
         };
         let winner = match chosen {
             Some(name) => format!("route `{name}`"),
+            None if matches!(found, Found::CertificateRequired) => "what the name asks of its clients".to_owned(),
             None if matches!(found, Found::ToHttps { .. }) => "the redirect of the name to https".to_owned(),
             None => "the pattern that decides: it takes other methods".to_owned(),
         };

@@ -68,6 +68,9 @@ impl Outcome {
                 location: location.to_str().ok().map(str::to_owned),
                 ..Outcome::default()
             },
+            Found::CertificateRequired => {
+                Outcome::rejected(Code::Misdirected, "the host is for clients with a certificate".to_owned())
+            }
             Found::NoRoute => Outcome::rejected(Code::NoRoute, "no route matches".to_owned()),
         }
     }

@@ -14,7 +14,7 @@ use super::names::Names;
 use super::pattern::{PathCaptures, Spans};
 use super::route::Route;
 use super::trie::Trie;
-use crate::config::{Cleartext, EncodedSlash};
+use crate::config::{Cleartext, ClientCertificateMode, EncodedSlash};
 use crate::facts::path::{PathError, has_encoded_slash};
 use crate::facts::{Head, Scheme};
 use crate::policy::Edits;
@@ -70,6 +70,8 @@ pub enum Found<'t> {
         allow: HeaderValue,
     },
     NoRoute,
+    /// The name is for clients with a certificate, and there is none: 421.
+    CertificateRequired,
     /// The name is served over https only.
     ToHttps {
         location: HeaderValue,
@@ -81,6 +83,11 @@ impl Table {
     pub fn find(&self, head: &Head<'_>) -> Found<'_> {
         let found = self.routed(head);
         match (head.scheme, &found) {
+            // Somebody in front may have ended TLS: it has no certificate to show.
+            (Scheme::Https, _) if head.client_certificate.is_none() && self.is_for_clients(head.host) => match &found {
+                Found::Route { route, .. } if route.conditions.listen_named => found,
+                _ => Found::CertificateRequired,
+            },
             (Scheme::Https, _) => found,
             // Whoever names a listener in the clear means it.
             (Scheme::Http, Found::Route { route, .. }) if route.conditions.listen_named => found,
@@ -92,6 +99,12 @@ impl Table {
                 }
             }
         }
+    }
+
+    /// Whether a name is for clients with a certificate only.
+    fn is_for_clients(&self, host: &str) -> bool {
+        let words = self.names.find(host).and_then(|name| name.client_certificate.as_ref());
+        words.is_some_and(|words| words.mode == ClientCertificateMode::Require)
     }
 
     /// Where a request in the clear is sent to, if it is: by the word of its name, else of its listener.

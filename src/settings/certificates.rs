@@ -8,6 +8,9 @@ use super::{Ca, Certificate, DnsProof, ListenProtocol, OnDemand, Settings, TsigK
 use crate::problem::Path;
 use crate::scalar::without_references;
 
+/// Longest wait for records to be everywhere.
+const SETTLE_MAX: std::time::Duration = std::time::Duration::from_secs(600);
+
 type Error<'e> = &'e mut dyn FnMut(Path, String, &str);
 
 pub(super) fn check(settings: &Settings, error: Error<'_>) {
@@ -77,6 +80,9 @@ fn authority(settings: &Settings, name: &str, ca: &Ca, at: &Path, error: Error<'
         let at = at.at("contact").at(index);
         error(at, format!("`{contact}` is no URL"), "write \"mailto:ops@example.com\"");
     }
+    if ca.retry.0.is_zero() {
+        error(at.at("retry"), "no wait at all would be an attack on the CA".to_owned(), "write at least 1s");
+    }
     if let Some(account) = &ca.external_account
         && account.key.base64url().is_none()
     {
@@ -95,13 +101,16 @@ fn authority(settings: &Settings, name: &str, ca: &Ca, at: &Path, error: Error<'
 }
 
 fn dns(words: &DnsProof, at: &Path, error: Error<'_>) {
-    let DnsProof { command, server, key, zone, ttl, settle: _, timeout } = words;
+    let DnsProof { command, server, key, zone, ttl, settle, timeout } = words;
     if command.is_empty() == server.is_none() {
         let help = "set exactly one of command and server";
         error(at.clone(), "it is not said how records are written".to_owned(), help);
     }
     if let Some(program) = command.iter().next().filter(|program| !without_references(program).starts_with('/')) {
         error(at.at("command"), format!("`{program}` is not the absolute path of a program"), "write it from `/` on");
+    }
+    if settle.0 > SETTLE_MAX {
+        error(at.at("settle"), format!("{settle} is longer than an order may take"), "write 10m at most");
     }
     if timeout.0.is_zero() {
         error(at.at("timeout"), "zero would let nothing through".to_owned(), "write at least 1s");

@@ -4,8 +4,6 @@
 //! survives restarts; leaves live in memory only.
 
 use std::collections::HashMap;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -18,6 +16,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
+
+use crate::durable;
 
 /// Leaves held at once. At the bound one is thrown away: a stranger may ask for any name.
 const LEAVES_MAX: usize = 1024;
@@ -57,31 +57,33 @@ impl Authority {
     pub fn open(dir: Option<&Path>) -> Result<Authority, AuthorityError> {
         let Some(dir) = dir else { return Authority::from_key(KeyPair::generate()?) };
         let keep = |source| AuthorityError::Keep { path: dir.to_owned(), source };
+        durable::directory(dir).map_err(keep)?;
+        // Two gateways that begin together make one CA. The lock ends with the file.
+        let lock = std::fs::File::create(dir.join(".local-ca.lock")).map_err(keep)?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).map_err(|error| keep(error.into()))?;
         let key_path = dir.join("local-ca.key");
         let key = match std::fs::read_to_string(&key_path) {
             Ok(pem) => KeyPair::from_pem(&Zeroizing::new(pem))?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                std::fs::create_dir_all(dir).map_err(keep)?;
                 let key = KeyPair::generate()?;
-                let mut file = std::fs::OpenOptions::new()
-                    .write(true)
-                    .create_new(true)
-                    .mode(0o600)
-                    .open(&key_path)
-                    .map_err(keep)?;
-                file.write_all(Zeroizing::new(key.serialize_pem()).as_bytes())
-                    .and_then(|()| file.sync_all())
-                    .map_err(keep)?;
+                durable::replace(&key_path, Zeroizing::new(key.serialize_pem()).as_bytes()).map_err(keep)?;
                 key
             }
             Err(error) => return Err(keep(error)),
         };
         let cert_path = dir.join("local-ca.pem");
+        let public = key.public_key_raw().to_vec();
         let mut authority = Authority::from_key(key)?;
-        match std::fs::read_to_string(&cert_path) {
+        let kept = std::fs::read_to_string(&cert_path).ok().filter(|pem| is_of(pem, &public));
+        match kept {
             // The certificate that was trusted stays the one that is shown; key and subject are the same.
-            Ok(pem) => authority.root_pem = pem,
-            Err(_) => std::fs::write(&cert_path, &authority.root_pem).map_err(keep)?,
+            Some(pem) => authority.root_pem = pem,
+            None => {
+                durable::replace(&cert_path, authority.root_pem.as_bytes()).map_err(keep)?;
+                // Others read it to trust it.
+                let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+                std::fs::set_permissions(&cert_path, open).map_err(keep)?;
+            }
         }
         Ok(authority)
     }
@@ -153,6 +155,14 @@ impl Authority {
     }
 }
 
+/// Whether a certificate is whole, and of this key.
+fn is_of(pem: &str, public: &[u8]) -> bool {
+    CertificateDer::from_pem_slice(pem.as_bytes()).is_ok_and(|der| {
+        x509_parser::parse_x509_certificate(&der)
+            .is_ok_and(|(_, read)| &*read.public_key().subject_public_key.data == public)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,6 +177,10 @@ mod tests {
             &std::fs::metadata(dir.path().join("local-ca.key")).expect("the key").permissions(),
         );
         assert_eq!(mode & 0o777, 0o600);
+        // A certificate that is not whole is made anew.
+        std::fs::write(dir.path().join("local-ca.pem"), "-----BEGIN CERT").expect("written");
+        let third = Authority::open(Some(dir.path())).expect("the kept CA");
+        assert!(third.root_der().is_some());
     }
 
     #[test]

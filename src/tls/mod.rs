@@ -92,15 +92,21 @@ impl Certificates {
 
     /// What a session with this server name may be asked for.
     fn covers(&self, sni: Option<&str>) -> Covers {
-        let Some(name) = sni else { return Covers::Anything };
-        let named = self.by_name.find(name);
-        let current = match named.as_ref().and_then(|named| self.held(named)).unwrap_or(&self.own) {
-            Held::Internal(_) => None,
-            Held::Acme(certificate, _) => certificate.current(),
-            Held::Files(files) => Some(files.current()),
+        let named = sni.and_then(|name| self.by_name.find(name));
+        let held = named.as_ref().and_then(|named| self.held(named)).unwrap_or(&self.own);
+        let demanded = || self.demand.as_ref()?.current(sni?);
+        let current = match (demanded().filter(|_| named.is_none()), held) {
+            (Some(demanded), _) => Some(demanded),
+            // Its leaves are made for whatever is asked for.
+            (None, Held::Internal(_)) => None,
+            (None, held) => held.certificate(sni),
         };
         let leaf = current.and_then(|current| current.cert.first().map(|leaf| leaf.clone().into_owned()));
-        leaf.map_or(Covers::ServerName, Covers::Certificate)
+        match (leaf, sni) {
+            (Some(leaf), _) => Covers::Certificate(leaf),
+            (None, Some(_)) => Covers::ServerName,
+            (None, None) => Covers::Anything,
+        }
     }
 }
 
@@ -133,8 +139,7 @@ enum Covers {
 impl Covers {
     /// Whether `host` (normalised) may be asked for, where `sni` was.
     fn host(&self, sni: Option<&str>, host: &str) -> bool {
-        let Some(sni) = sni else { return true };
-        if sni.trim_end_matches('.').eq_ignore_ascii_case(host) {
+        if sni.is_some_and(|sni| sni.trim_end_matches('.').eq_ignore_ascii_case(host)) {
             return true;
         }
         match self {
@@ -159,7 +164,8 @@ pub struct Session {
     h2: bool,
     covers: Covers,
     named: Option<Arc<Named>>,
-    names: Arc<Index>,
+    /// Of the names it was begun under.
+    generation: u64,
     certificates: Arc<Certificates>,
 }
 
@@ -168,7 +174,7 @@ impl Session {
     pub fn is_good_for(&self, host: &str) -> bool {
         let same = self.server_name.as_deref() == Some(host);
         // The handshake was held to what its own name asks for.
-        if same && self.certificates.by_name.is_current(&self.names) {
+        if same && self.certificates.by_name.generation() == self.generation {
             return true;
         }
         let asked = self.certificates.by_name.find(host);
@@ -201,7 +207,7 @@ pub enum Handshake {
 #[derive(Debug)]
 pub struct Begun {
     named: Option<Arc<Named>>,
-    names: Arc<Index>,
+    generation: u64,
 }
 
 impl Tls {
@@ -222,38 +228,47 @@ impl Tls {
     }
 
     /// Waits for the certificate of a name that may have one on demand and has none yet.
-    pub async fn demanded(&self, hello: &ClientHello<'_>, wait: Duration) {
-        let (Some(name), Some(demand)) = (hello.server_name(), &self.certificates.demand) else { return };
+    /// False: a bound stands in the way.
+    pub async fn demanded(&self, hello: &ClientHello<'_>, wait: Duration) -> bool {
+        let (Some(name), Some(demand)) = (hello.server_name(), &self.certificates.demand) else { return true };
         // The CA that looks is not made to wait for what it is to give.
-        if !asks_for_proof(hello) && self.certificates.by_name.find(name).is_none() {
-            demand.ask(name, wait).await;
+        if asks_for_proof(hello) || self.certificates.by_name.find(name).is_some() {
+            return true;
         }
+        demand.ask(name, wait).await
     }
 
     pub fn begin(&self, hello: &ClientHello<'_>) -> Handshake {
         if let Some(config) = self.challenges.as_ref().filter(|_| asks_for_proof(hello)) {
             return Handshake::Challenge(config.clone());
         }
-        let names = self.certificates.by_name.current();
-        let named = hello.server_name().and_then(|name| names.find(name)).cloned();
+        let generation = self.certificates.by_name.generation();
+        let named = hello.server_name().and_then(|name| self.certificates.by_name.find(name));
         let config = match &named {
             Some(named) => self.sessions.config(&named.policy),
             None => self.sessions.config(&Policy::default()),
         };
         match config {
-            Some(config) => Handshake::Requests(config, Begun { named, names }),
+            Some(config) => Handshake::Requests(config, Begun { named, generation }),
             None => Handshake::Refused,
         }
     }
 
+    /// Whether the client's certificate of a session that was taken up again is still good: rustls takes it out of the ticket
+    /// as it was.
+    pub fn is_still_good(&self, begun: &Begun, chain: &[CertificateDer<'_>]) -> bool {
+        let policy = begun.named.as_ref().map(|named| &named.policy);
+        policy.is_none_or(|policy| self.sessions.verify(policy, chain))
+    }
+
     /// `None`: the client speaks a version of HTTP that the name does not.
     pub fn session(&self, begun: Begun, server_name: Option<Box<str>>, tls12: bool, h2: bool) -> Option<Session> {
-        let Begun { named, names } = begun;
+        let Begun { named, generation } = begun;
         if named.as_ref().is_some_and(|named| if h2 { named.policy.no_h2 } else { named.policy.no_h1 }) {
             return None;
         }
         let covers = self.certificates.covers(server_name.as_deref());
-        Some(Session { server_name, tls12, h2, covers, named, names, certificates: self.certificates.clone() })
+        Some(Session { server_name, tls12, h2, covers, named, generation, certificates: self.certificates.clone() })
     }
 }
 

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use rustls::sign::CertifiedKey;
@@ -27,9 +28,11 @@ impl Held {
         match self {
             Held::Files(files) => Some(files.current()),
             Held::Internal(authority) => authority.leaf(server_name),
-            Held::Acme(certificate, before) => {
-                certificate.current().or_else(|| before.as_ref()?.certificate(server_name))
-            }
+            // What is kept may be good for fewer names than are wanted now.
+            Held::Acme(certificate, before) => certificate
+                .current()
+                .filter(|_| server_name.is_none_or(|name| certificate.is_good_for(name)))
+                .or_else(|| before.as_ref()?.certificate(server_name)),
         }
     }
 }
@@ -68,26 +71,26 @@ impl Index {
 
 /// The names of the document in force, for all listeners.
 #[derive(Debug, Default)]
-pub struct ByName(ArcSwap<Index>);
+pub struct ByName {
+    index: ArcSwap<Index>,
+    /// Counts changes: whoever remembers the number need not keep the names.
+    generation: AtomicU64,
+}
 
 impl ByName {
     /// Takes effect with the next handshake.
     pub fn put(&self, index: Index) {
-        self.0.store(Arc::new(index));
+        self.index.store(Arc::new(index));
+        self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// The names as they are now.
-    pub fn current(&self) -> Arc<Index> {
-        self.0.load_full()
-    }
-
-    /// Whether these names are still those in force.
-    pub(super) fn is_current(&self, index: &Arc<Index>) -> bool {
-        Arc::ptr_eq(&self.0.load(), index)
+    /// Read before the names: whoever compares later sees a change in between as one.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// What is said about a server name.
     pub fn find(&self, server_name: &str) -> Option<Arc<Named>> {
-        self.0.load().find(server_name).cloned()
+        self.index.load().find(server_name).cloned()
     }
 }

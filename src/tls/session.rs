@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::{ResolvesServerCert, ServerConfig};
 use rustls::version::{TLS12, TLS13};
 
@@ -97,6 +98,18 @@ impl Sessions {
                 None
             }
         }
+    }
+}
+
+impl Sessions {
+    /// Whether a client's chain is good under a policy, as it is now.
+    pub(super) fn verify(&self, policy: &Policy, chain: &[CertificateDer<'_>]) -> bool {
+        let Some(clients) = &policy.clients else { return true };
+        let (Some(authority), Some((leaf, more))) = (self.authorities.get(&*clients.authority), chain.split_first())
+        else {
+            return !clients.required;
+        };
+        authority.current().require.verify_client_cert(leaf, more, UnixTime::now()).is_ok()
     }
 }
 

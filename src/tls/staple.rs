@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest;
 use der::{Decode as _, Encode as _};
+use futures_util::{FutureExt as _, StreamExt as _};
 use http::{Request, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -28,6 +29,10 @@ use super::fetch::{Failure, fetch};
 const LOOK: Duration = Duration::from_secs(5);
 /// A responder that fails is asked again soon, and after each further failure twice as late, up to this.
 const AGAIN_MAX: Duration = Duration::from_secs(300);
+/// One that answers is asked again no sooner than this.
+const AGAIN_MIN: Duration = Duration::from_secs(60);
+/// Responders that are asked at once.
+const AT_ONCE: usize = 8;
 /// A responder is given this long.
 const ASK_WITHIN: Duration = Duration::from_secs(10);
 /// Clocks differ.
@@ -56,22 +61,23 @@ struct Plan {
 /// An answer that counts.
 struct Answer {
     bytes: Vec<u8>,
-    from: SystemTime,
     until: SystemTime,
 }
 
 /// Keeps staples fresh for as long as the process lives.
 pub async fn keep(all: impl Fn() -> Vec<Arc<dyn Stapled>> + Send) {
-    let mut plans: HashMap<u64, Plan> = HashMap::new();
+    let mut plans: HashMap<(usize, u64), Plan> = HashMap::new();
     let hasher = ahash::RandomState::new();
     loop {
-        let mut seen: HashMap<u64, Plan> = HashMap::new();
+        let mut kept = HashMap::new();
+        let mut due = Vec::new();
         for holder in all() {
             let Some(certified) = holder.certified() else { continue };
             let Some(leaf) = certified.cert.first() else { continue };
-            let key = hasher.hash_one(leaf.as_ref());
+            // Two may hold the same certificate, each with a staple of its own.
+            let key = (Arc::as_ptr(&holder).addr(), hasher.hash_one(leaf.as_ref()));
             let now = SystemTime::now();
-            let mut plan = plans.remove(&key).or_else(|| seen.get(&key).cloned()).unwrap_or_else(|| Plan {
+            let plan = plans.remove(&key).unwrap_or_else(|| Plan {
                 responder: responder(leaf),
                 next: now,
                 until: None,
@@ -82,31 +88,42 @@ pub async fn keep(all: impl Fn() -> Vec<Arc<dyn Stapled>> + Send) {
             }
             // One that was read anew has lost its staple.
             let lost = certified.ocsp.is_none() && plan.until.is_some_and(|until| until > now);
-            if let Some(url) = plan.responder.clone().filter(|_| plan.next <= now || lost) {
-                let asked = tokio::time::timeout(ASK_WITHIN, ask(&url, &certified.cert)).await;
-                match asked.unwrap_or_else(|_| Err("it took too long".into())) {
-                    Ok(answer) => {
-                        tracing::debug!(url, "OCSP answer taken up");
-                        let life = answer.until.duration_since(answer.from).unwrap_or_default();
-                        plan.next = (answer.from + life / 2).max(now + LOOK);
-                        (plan.until, plan.failures) = (Some(answer.until), 0);
-                        holder.replace(
-                            &certified,
-                            CertifiedKey { ocsp: Some(answer.bytes), ..CertifiedKey::clone(&certified) },
-                        );
-                    }
-                    Err(error) => {
-                        tracing::warn!(url, %error, "no OCSP answer: the certificate is shown without, or with the last one");
-                        plan.next = now + LOOK.saturating_mul(2_u32.saturating_pow(plan.failures)).min(AGAIN_MAX);
-                        plan.failures = plan.failures.saturating_add(1);
-                    }
-                }
+            if plan.responder.is_some() && (plan.next <= now || lost) {
+                due.push((key, holder, plan));
+            } else {
+                kept.insert(key, plan);
             }
-            seen.insert(key, plan);
         }
-        plans = seen;
+        let asking: Vec<_> = due.into_iter().map(|(key, holder, plan)| renew(key, holder, plan).boxed()).collect();
+        let asked = futures_util::stream::iter(asking);
+        kept.extend(asked.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await);
+        plans = kept;
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// Asks for an answer and shows it.
+async fn renew(key: (usize, u64), holder: Arc<dyn Stapled>, mut plan: Plan) -> ((usize, u64), Plan) {
+    let (Some(certified), Some(url)) = (holder.certified(), plan.responder.clone()) else { return (key, plan) };
+    let asked = tokio::time::timeout(ASK_WITHIN, ask(&url, &certified.cert)).await;
+    let now = SystemTime::now();
+    match asked.unwrap_or_else(|_| Err("it took too long".into())) {
+        Ok(answer) => {
+            tracing::info!(event = "certificate.stapled", url, "OCSP answer taken up");
+            // Half of what is left: it may have been made long before.
+            let left = answer.until.duration_since(now).unwrap_or_default();
+            plan.next = now + (left / 2).max(AGAIN_MIN);
+            (plan.until, plan.failures) = (Some(answer.until), 0);
+            let fresh = CertifiedKey { ocsp: Some(answer.bytes), ..CertifiedKey::clone(&certified) };
+            holder.replace(&certified, fresh);
+        }
+        Err(error) => {
+            tracing::warn!(url, %error, "no OCSP answer: the certificate is shown without, or with the last one");
+            plan.next = now + LOOK.saturating_mul(2_u32.saturating_pow(plan.failures)).min(AGAIN_MAX);
+            plan.failures = plan.failures.saturating_add(1);
+        }
+    }
+    (key, plan)
 }
 
 /// The URL of the responder (RFC 5280 4.2.2.1).
@@ -206,7 +223,7 @@ fn check(
         return Err("the answer is not of now".into());
     }
     verify(&basic, &issuer)?;
-    Ok(Answer { bytes: bytes.to_vec(), from, until })
+    Ok(Answer { bytes: bytes.to_vec(), until })
 }
 
 /// The issuer has signed it, or a certificate in it that the issuer has made a responder's (RFC 6960 4.2.2.2).

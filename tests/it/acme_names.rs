@@ -61,8 +61,13 @@ async fn several_names_stand_in_one_certificate() {
     let first = shown(&gateway, "one.test").await;
     assert_eq!(shown(&gateway, "www.one.test").await, first);
     // One more name: the old one is shown until there is one with all three.
-    gateway.change(&document.replace("also = [", "also = [\"more.one.test\", ")).await;
-    eventually!(is_signed(&gateway, "more.one.test").await);
+    let more = document.replace("also = [", "also = [\"more.one.test\", ");
+    rig.pebble.stop();
+    gateway.change(&more).await;
+    assert_eq!(shown(&gateway, "www.one.test").await, first, "what is good is not taken away");
+    assert!(issuer(&gateway, "more.one.test").await.contains("authority of a test"), "the listener's, as before");
+    rig.pebble.start(0).await;
+    eventually!(std::time::Duration::from_secs(60), is_signed(&gateway, "more.one.test").await);
     assert_ne!(shown(&gateway, "one.test").await, first);
     assert!(is_signed(&gateway, "www.one.test").await);
 }
@@ -92,6 +97,17 @@ async fn wildcards_are_proven_by_signed_updates() {
     assert_eq!(shown(&gateway, "dyn.test").await, certificate);
     assert_eq!(shown(&gateway, "a.b.dyn.test").await, certificate);
     assert_eq!(bind.texts("_acme-challenge.dyn.test"), Vec::<String>::new(), "records are taken back");
+    // What a gateway that was killed has written down, the next one takes back.
+    let mut gateway = gateway;
+    gateway.signal(rustix::process::Signal::KILL);
+    gateway.exited(crate::kit::PATIENCE).await;
+    bind.add("_acme-challenge.left.dyn.test", "bGVmdA");
+    let records = gateway.directory().join("state/acme/.records");
+    let left = serde_json::json!({ "ca": "pebble", "name": "_acme-challenge.left.dyn.test", "value": "bGVmdA" });
+    std::fs::write(records.join("bGVmdA"), left.to_string()).unwrap();
+    let gateway = gateway.successor(&[]).await.unwrap();
+    eventually!(bind.texts("_acme-challenge.left.dyn.test").is_empty());
+    eventually!(!records.join("bGVmdA").exists());
     assert!(!gateway.log().contains(KEY.1));
 }
 

@@ -170,3 +170,67 @@ async fn a_name_may_offer_fewer_versions_of_http() {
     let h2 = gateway.authority.client(&["h2"]);
     assert!(Client::tls(gateway.address("https"), "old.app.test", h2).await.is_err());
 }
+
+/// A wildcard says what holds for the names below it, also for those that a route names and a CA would give a certificate.
+#[tokio::test]
+async fn what_a_wildcard_asks_holds_for_the_names_of_routes() {
+    let (origin, clients) = (Origin::text("ok"), Clients::new());
+    let document =
+        routes::with(origin.address(), "", "match = { host = [\"app.test\", \"a.app.test\", \"b.app.test\"] }")
+            + "[host.\"*.app.test\"]\ncertificate = \"internal\"\nclient_certificate = { ca = \"partners\" }\n";
+    let automatic = document.replace("certificate = \"internal\"\n", "");
+    let nobody = crate::kit::Port::free();
+    let gateway = Gateway::with(&document, |settings| {
+        clients.settings(settings);
+        settings.set("ca.nobody.directory", format!("https://{}/dir", nobody.address()));
+        settings.at("listen", "https", "certificate", "acme");
+    })
+    .await;
+    let local = std::fs::read_to_string(gateway.directory().join("state/local-ca.pem")).unwrap();
+    let plain = crate::kit::tls::trusting(&local);
+    for document in [&document, &automatic] {
+        gateway.write_routes(document);
+        gateway.signal(rustix::process::Signal::HUP);
+        let same = document.contains("internal");
+        eventually!(
+            (gateway.config().await["revision"]
+                == tollgate::routes::revision(&format!("format = 1\n{document}")).as_ref())
+                || same
+        );
+        let url = "https://a.app.test/";
+        assert!(ask(&gateway, "a.app.test", plain.clone(), url).await.is_none());
+        let builder = clients.issue("builder").shown_by(&plain);
+        assert_eq!(ask(&gateway, "a.app.test", builder, url).await.unwrap().status, 200);
+    }
+}
+
+/// A load balancer that ended TLS has no certificate of the client's to show.
+#[tokio::test]
+async fn the_word_of_a_trusted_proxy_is_no_certificate() {
+    let (origin, clients) = (Origin::text("ok"), Clients::new());
+    let gateway = Gateway::with(&document(&origin, "require"), |settings| {
+        clients.settings(settings);
+        settings.set("trust.forwarded_from", "127.0.0.0/8");
+    })
+    .await;
+    let request = http::Request::get("http://app.test/").header("x-forwarded-proto", "https");
+    let reply = gateway.h1().await.fetch(request.body(crate::kit::empty()).unwrap()).await;
+    reply.is_rejected(421, "misdirected");
+    assert_eq!(origin.count(), 0);
+}
+
+/// rustls takes the certificate of a session that is taken up again out of its ticket, however old.
+#[tokio::test]
+async fn a_certificate_that_has_run_out_does_not_live_on_in_tickets() {
+    let (origin, clients) = (Origin::text("ok"), Clients::new());
+    let gateway = Gateway::with(&document(&origin, "require"), |settings| clients.settings(settings)).await;
+    let plain = gateway.authority.client(&[]);
+    let ends = std::time::SystemTime::now() + std::time::Duration::from_secs(4);
+    let short = clients.authority.issue_with(&["client.test"], |params| params.not_after = ends.into());
+    let short = short.shown_by(&plain);
+    let url = "https://app.test/";
+    assert_eq!(ask(&gateway, "app.test", short.clone(), url).await.unwrap().status, 200);
+    // The test's client goes on offering its ticket.
+    eventually!(ask(&gateway, "app.test", short.clone(), url).await.is_none());
+    assert!(std::time::SystemTime::now() >= ends);
+}

@@ -5,12 +5,12 @@ use std::path::Path;
 
 /// Lower layers first. A module uses only modules of lower lines, never of its own line or above.
 const LAYERS: &[&[&str]] = &[
-    &["scalar", "proxy_protocol", "stamp"],
+    &["scalar", "proxy_protocol", "stamp", "bounded", "durable"],
     &["problem"],
     &["facts"],
     &["settings", "tasks", "rejection"],
     &["telemetry"],
-    &["config"],
+    &["config", "ratelimit"],
     &["source", "upstream", "policy"],
     &["routes", "tls"],
     &["control", "front"],

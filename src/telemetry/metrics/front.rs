@@ -17,6 +17,8 @@ labels! {
         Http2Limit => "http2_limit",
         /// A load balancer's connection without its PROXY header.
         ProxyHeader => "proxy_header",
+        /// A name that may have a certificate on demand, of which there are as many as may be.
+        OnDemand => "on_demand",
         /// The client took no byte of its answer for `limits.write_idle`.
         WriteIdle => "write_idle",
     }

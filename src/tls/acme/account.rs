@@ -1,7 +1,9 @@
 //! Our account at a CA (RFC 8555 7.3): opened once, kept, and opened anew when the CA does not know it any more.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use instant_acme::{Account, AccountCredentials, ExternalAccountKey, NewAccount};
 
@@ -18,6 +20,9 @@ pub(super) struct Authority {
     pub(super) words: Ca,
     store: Arc<dyn Store>,
     account: tokio::sync::Mutex<Option<Account>>,
+    /// It said that it is asked too often, or nothing at all: no order before then.
+    paused: Mutex<Option<SystemTime>>,
+    no_advice: AtomicBool,
 }
 
 /// An account with the directory it is good for.
@@ -29,7 +34,35 @@ struct Kept {
 
 impl Authority {
     pub(super) fn new(name: &str, words: &Ca, store: Arc<dyn Store>) -> Authority {
-        Authority { name: name.to_owned(), words: words.clone(), store, account: tokio::sync::Mutex::default() }
+        Authority {
+            name: name.to_owned(),
+            words: words.clone(),
+            store,
+            account: tokio::sync::Mutex::default(),
+            paused: Mutex::default(),
+            no_advice: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn pause(&self, until: SystemTime) {
+        *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+    }
+
+    pub(super) fn paused(&self) -> Option<SystemTime> {
+        *self.paused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It does not know ARI.
+    pub(super) fn has_no_advice(&self) {
+        self.no_advice.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn gives_advice(&self) -> bool {
+        !self.no_advice.load(Ordering::Relaxed)
     }
 
     /// The account that is kept, or a new one.
@@ -43,7 +76,11 @@ impl Authority {
             Some(root) => Account::builder_with_root(root),
             None => Account::builder(),
         };
-        let kept = self.store.read(ca, KEY)?.and_then(|json| serde_json::from_slice::<Kept>(&json).ok());
+        let (store, shelf) = (self.store.clone(), ca.clone());
+        let read = tokio::task::spawn_blocking(move || store.read(&shelf, KEY)).await;
+        let kept = read
+            .map_err(|error| Failure::Kept(std::io::Error::other(error)))??
+            .and_then(|json| serde_json::from_slice::<Kept>(&json).ok());
         let account = match kept.filter(|kept| kept.directory == *directory) {
             Some(kept) => builder(root)?.from_credentials(kept.credentials).await?,
             None => {
@@ -57,7 +94,9 @@ impl Authority {
                 tracing::info!(event = "certificate.account", ca, "an account was opened");
                 let kept = Kept { directory: directory.clone(), credentials };
                 let json = zeroize::Zeroizing::new(serde_json::to_vec(&kept).unwrap_or_default());
-                if let Err(error) = self.store.write(ca, KEY, &json) {
+                let (store, shelf) = (self.store.clone(), ca.clone());
+                let written = tokio::task::spawn_blocking(move || store.write(&shelf, KEY, &json)).await;
+                if let Ok(Err(error)) = written {
                     tracing::error!(ca, %error, "the account is used and NOT KEPT: a restart opens another one");
                 }
                 account

@@ -1,9 +1,10 @@
 //! One certificate from a CA, for one name or several: what it is now, and how it stands with the next one.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
@@ -39,6 +40,11 @@ impl Wish {
 pub struct AcmeCertificate {
     pub wish: Wish,
     current: ArcSwapOption<CertifiedKey>,
+    /// What the current one is good for.
+    good_for: ArcSwap<Vec<String>>,
+    whole: AtomicBool,
+    /// When a client asked for it last, in seconds of the Unix epoch.
+    used: AtomicU64,
     state: Mutex<State>,
     /// Something has come of an order.
     pub(super) news: Notify,
@@ -73,12 +79,39 @@ pub struct Standing {
 
 impl AcmeCertificate {
     pub(super) fn new(wish: Wish) -> AcmeCertificate {
-        AcmeCertificate { wish, current: ArcSwapOption::empty(), state: Mutex::default(), news: Notify::new() }
+        AcmeCertificate {
+            wish,
+            current: ArcSwapOption::empty(),
+            good_for: ArcSwap::default(),
+            whole: AtomicBool::new(false),
+            used: AtomicU64::new(0),
+            state: Mutex::default(),
+            news: Notify::new(),
+        }
     }
 
     /// `None` until there is one.
     pub fn current(&self) -> Option<Arc<CertifiedKey>> {
         self.current.load_full()
+    }
+
+    /// Whether there is one for all the names that are wanted.
+    pub fn is_whole(&self) -> bool {
+        self.whole.load(Ordering::Acquire)
+    }
+
+    /// Whether the current one is good for a server name.
+    pub(in crate::tls) fn is_good_for(&self, server_name: &str) -> bool {
+        self.is_whole() || self.good_for.load().iter().any(|name| covers(name, server_name))
+    }
+
+    /// A client asked for it.
+    pub(super) fn touch(&self, now: SystemTime) {
+        self.used.store(now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(), Ordering::Relaxed);
+    }
+
+    pub(super) fn used(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(self.used.load(Ordering::Relaxed))
     }
 
     /// When it is asked for next, and what went wrong last.
@@ -100,7 +133,9 @@ impl AcmeCertificate {
     pub(super) fn take_up(&self, parsed: Parsed) {
         let whole = parsed.covers(&self.wish);
         self.lock().life = Some(parsed.life).filter(|_| whole);
+        self.good_for.store(Arc::new(parsed.names));
         self.current.store(Some(Arc::new(parsed.certified)));
+        self.whole.store(whole, Ordering::Release);
     }
 }
 
@@ -111,6 +146,15 @@ impl Stapled for AcmeCertificate {
 
     fn replace(&self, old: &Arc<CertifiedKey>, fresh: CertifiedKey) {
         self.current.compare_and_swap(&Some(old.clone()), Some(Arc::new(fresh)));
+    }
+}
+
+/// Whether a name of a certificate stands for a server name (RFC 6125 6.4.3).
+fn covers(name: &str, server_name: &str) -> bool {
+    let server_name = server_name.trim_end_matches('.');
+    match name.strip_prefix("*.") {
+        Some(suffix) => server_name.split_once('.').is_some_and(|(_, rest)| rest.eq_ignore_ascii_case(suffix)),
+        None => name.eq_ignore_ascii_case(server_name),
     }
 }
 

@@ -48,17 +48,20 @@ impl Challenges {
         String::from_utf8(answer.to_vec()).ok()
     }
 
-    pub(super) fn offer_http(&self, token: &str, answer: &str) -> Result<Offer, OrderError> {
-        self.offer(format!("{token}.http"), answer.as_bytes())
+    pub(super) async fn offer_http(&self, token: &str, answer: &str) -> Result<Offer, OrderError> {
+        self.offer(format!("{token}.http"), answer.as_bytes().to_vec()).await
     }
 
-    pub(super) fn offer_alpn(&self, name: &str, digest: &[u8]) -> Result<Offer, OrderError> {
-        self.offer(format!("{name}.alpn"), digest)
+    pub(super) async fn offer_alpn(&self, name: &str, digest: &[u8]) -> Result<Offer, OrderError> {
+        self.offer(format!("{name}.alpn"), digest.to_vec()).await
     }
 
-    fn offer(&self, key: String, answer: &[u8]) -> Result<Offer, OrderError> {
-        self.0.write(SHELF, &key, answer)?;
-        Ok(Offer { store: self.0.clone(), key })
+    async fn offer(&self, key: String, answer: Vec<u8>) -> Result<Offer, OrderError> {
+        let offer = Offer { store: self.0.clone(), key };
+        let (store, key) = (offer.store.clone(), offer.key.clone());
+        let written = tokio::task::spawn_blocking(move || store.write(SHELF, &key, &answer)).await;
+        written.map_err(std::io::Error::other)??;
+        Ok(offer)
     }
 }
 

@@ -5,13 +5,14 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use http_body_util::Full;
 use rustls::sign::CertifiedKey;
 use tokio::time::timeout;
 
 use super::{Acme, AcmeCertificate, Wish};
+use crate::bounded::Bounded;
 use crate::facts::host;
 use crate::settings::OnDemand;
 use crate::tls::fetch::{Failure, fetch};
@@ -24,6 +25,9 @@ const REFUSALS_MAX: usize = 10_000;
 const ASK_WITHIN: Duration = Duration::from_secs(2);
 /// Questions under way at once; beyond them a name is refused.
 const QUESTIONS_MAX: usize = 16;
+/// Names without a certificate: this part of all, and so many in any case.
+const PENDING_PART: usize = 10;
+const PENDING_MIN: usize = 10;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// What may be ordered on demand.
@@ -32,7 +36,7 @@ pub struct Demand {
     ca: Box<str>,
     words: OnDemand,
     names: RwLock<HashMap<Box<str>, Arc<AcmeCertificate>>>,
-    refused: Mutex<HashMap<Box<str>, Instant>>,
+    refused: Bounded<Instant>,
     /// New names of this minute.
     minute: Mutex<(Instant, u32)>,
     questions: tokio::sync::Semaphore,
@@ -43,6 +47,9 @@ impl std::fmt::Debug for Demand {
         f.write_str("Demand")
     }
 }
+
+/// There are as many names, questions or new names a minute as may be.
+struct NoRoom;
 
 /// What the operator's service says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +67,7 @@ impl Demand {
             ca: ca.into(),
             words: words.clone(),
             names: RwLock::default(),
-            refused: Mutex::default(),
+            refused: Bounded::new(REFUSALS_MAX),
             minute: Mutex::new((Instant::now(), 0)),
             questions: tokio::sync::Semaphore::new(QUESTIONS_MAX),
         }
@@ -68,24 +75,31 @@ impl Demand {
 
     /// The certificate of a name, if there is one.
     pub fn current(&self, name: &str) -> Option<Arc<CertifiedKey>> {
-        self.known(&normal(name)?)?.current()
+        let known = self.known(&normal(name)?)?;
+        known.touch(SystemTime::now());
+        known.current()
     }
 
-    /// Waits for the certificate of a name, which is ordered if it may be.
-    pub async fn ask(&self, name: &str, wait: Duration) {
-        let Some(name) = normal(name) else { return };
+    /// Waits for the certificate of a name, which is ordered if it may be. False: a bound stands in the way.
+    pub async fn ask(&self, name: &str, wait: Duration) -> bool {
+        let Some(name) = normal(name) else { return true };
         if self.known(&name).is_some_and(|known| known.current().is_some()) {
-            return;
+            return true;
         }
         let work = async {
-            let Some(certificate) = self.admit(&name).await else { return };
+            let certificate = match self.admit(&name).await {
+                Ok(Some(certificate)) => certificate,
+                Ok(None) => return true,
+                Err(NoRoom) => return false,
+            };
             // Registered before it is looked at: no news in between is missed.
             let news = certificate.news.notified();
             if certificate.current().is_none() {
                 news.await;
             }
+            true
         };
-        let _ = timeout(wait, work).await;
+        timeout(wait, work).await.unwrap_or(true)
     }
 
     fn known(&self, name: &str) -> Option<Arc<AcmeCertificate>> {
@@ -94,40 +108,52 @@ impl Demand {
         known.lock().demanded.then(|| known.clone())
     }
 
-    async fn admit(&self, name: &str) -> Option<Arc<AcmeCertificate>> {
+    /// Nothing is looked up for a name that nobody allows.
+    async fn admit(&self, name: &str) -> Result<Option<Arc<AcmeCertificate>>, NoRoom> {
         if let Some(known) = self.known(name) {
-            return Some(known);
+            return Ok(Some(known));
         }
-        let certificate = self.acme.certificate(&Wish { ca: self.ca.clone(), names: [name.into()].into() });
-        let kept = certificate.current().is_some();
         let allowed = match self.is_listed(name) {
             true => Word::Yes,
             false => self.question(name).await,
         };
+        if allowed == Word::No {
+            return Ok(None);
+        }
+        // Reading from the store is bounded like questions are: it blocks a thread.
+        let Ok(_turn) = self.questions.try_acquire() else { return Err(NoRoom) };
+        let wish = Wish { ca: self.ca.clone(), names: [name.into()].into() };
+        let acme = self.acme.clone();
+        let Ok(certificate) = tokio::task::spawn_blocking(move || acme.certificate(&wish)).await else {
+            return Ok(None);
+        };
+        let kept = certificate.current().is_some();
         // A service that is away takes nothing from names that were allowed once.
-        if allowed == Word::No || (allowed == Word::Silent && !kept) {
-            return None;
+        if allowed == Word::Silent && !kept {
+            return Ok(None);
         }
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
-        // Those that the orders have given up make room.
-        names.retain(|_, known| known.lock().demanded);
-        if let Some(known) = names.get(name) {
-            return Some(known.clone());
+        if let Some(known) = names.get(name).filter(|known| known.lock().demanded) {
+            return Ok(Some(known.clone()));
         }
         if names.len() >= self.words.names {
-            tracing::warn!(name, names = names.len(), "no certificate on demand: there are as many names as may be");
-            return None;
+            // Those that the orders have given up make room.
+            names.retain(|_, known| known.lock().demanded);
         }
-        if !kept && !self.take_turn() {
-            tracing::warn!(name, per_minute = self.words.per_minute, "no certificate on demand: too many new names");
-            return None;
+        // Names without a certificate may fail for hours: they take no more than a part of the places.
+        let pending = names.values().filter(|known| known.current().is_none()).count();
+        let pending_max = (self.words.names / PENDING_PART).max(PENDING_MIN);
+        if names.len() >= self.words.names || (!kept && (pending >= pending_max || !self.take_turn())) {
+            tracing::debug!(name, names = names.len(), pending, "no certificate on demand: a bound stands in the way");
+            return Err(NoRoom);
         }
         tracing::info!(event = "certificate.demanded", name, "a certificate on demand");
+        certificate.touch(SystemTime::now());
         certificate.lock().demanded = true;
         names.insert(name.into(), certificate.clone());
         drop(names);
         self.acme.look();
-        Some(certificate)
+        Ok(Some(certificate))
     }
 
     fn is_listed(&self, name: &str) -> bool {
@@ -144,31 +170,23 @@ impl Demand {
 
     async fn question(&self, name: &str) -> Word {
         let Some(url) = &self.words.ask else { return Word::No };
-        {
-            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-            if refused.len() >= REFUSALS_MAX {
-                refused.retain(|_, at| at.elapsed() < REFUSED_FOR);
-            }
-            match refused.get(name) {
-                Some(at) if at.elapsed() < REFUSED_FOR => return Word::No,
-                _ if refused.len() >= REFUSALS_MAX => return Word::No,
-                _ => {}
-            }
+        let key = self.refused.key(name);
+        if self.refused.get(key).is_some_and(|at| at.elapsed() < REFUSED_FOR) {
+            return Word::No;
         }
         let Ok(_turn) = self.questions.try_acquire() else { return Word::Silent };
         match timeout(ASK_WITHIN, put(url, name)).await {
             Ok(Ok(true)) => Word::Yes,
             Ok(Ok(false)) => {
-                let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-                refused.insert(name.into(), Instant::now());
+                self.refused.put(key, Instant::now());
                 Word::No
             }
             Ok(Err(error)) => {
-                tracing::warn!(name, %error, "nobody says whether the name may have a certificate");
+                tracing::debug!(name, %error, "nobody says whether the name may have a certificate");
                 Word::Silent
             }
             Err(_) => {
-                tracing::warn!(name, "whoever says which names may have a certificate took too long");
+                tracing::debug!(name, "whoever says which names may have a certificate took too long");
                 Word::Silent
             }
         }

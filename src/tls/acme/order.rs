@@ -1,5 +1,6 @@
 //! One order: challenges, proofs, certificate (RFC 8555 7.4).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use instant_acme::{
@@ -8,6 +9,7 @@ use instant_acme::{
 };
 use zeroize::Zeroizing;
 
+use super::Acme;
 use super::challenges::{Challenges, Offer};
 use super::dns::{self, Change, DnsError};
 use crate::settings::DnsProof;
@@ -38,6 +40,11 @@ impl OrderError {
     pub(super) fn is_unknown_account(&self) -> bool {
         let OrderError::Acme(Error::Api(problem)) = self else { return false };
         problem.r#type.as_deref().is_some_and(|kind| kind.ends_with(":accountDoesNotExist"))
+    }
+
+    /// The CA did not answer, or not like one.
+    pub(super) fn is_silence(&self) -> bool {
+        matches!(self, OrderError::Acme(Error::Http(_) | Error::Hyper(_) | Error::Other(_)))
     }
 
     /// RFC 8555 6.7: `rateLimited`.
@@ -80,19 +87,79 @@ pub(super) struct Means<'m> {
 }
 
 /// Answers that stand until the order is through.
-#[derive(Default)]
 pub(super) struct Standing {
+    acme: Arc<Acme>,
+    ca: String,
     offers: Vec<Offer>,
-    records: Vec<(String, String)>,
+    records: Vec<Written>,
+}
+
+/// A record that was written, or may have been: written down before, so that a crash leaves none behind for good.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+struct Written {
+    ca: String,
+    name: String,
+    value: String,
+}
+
+/// No CA begins with a dot.
+const RECORDS: &str = ".records";
+
+impl Written {
+    /// Values are SHA-256 in base64url.
+    fn key(&self) -> &str {
+        &self.value
+    }
 }
 
 impl Standing {
+    pub(super) fn new(acme: Arc<Acme>, ca: &str) -> Standing {
+        Standing { acme, ca: ca.to_owned(), offers: Vec::new(), records: Vec::new() }
+    }
+
+    async fn write(&mut self, words: &DnsProof, name: String, value: String) -> Result<(), OrderError> {
+        let record = Written { ca: self.ca.clone(), name, value };
+        let (acme, kept) = (self.acme.clone(), record.clone());
+        let json = serde_json::to_vec(&record).unwrap_or_default();
+        let written = tokio::task::spawn_blocking(move || acme.store.write(RECORDS, kept.key(), &json)).await;
+        written.map_err(std::io::Error::other)??;
+        self.records.push(record.clone());
+        dns::change(words, Change::Set, &record.name, &record.value).await?;
+        Ok(())
+    }
+
     /// Takes back what was written elsewhere.
     pub(super) async fn clear(self, means: &Means<'_>) {
         let Some(words) = means.dns else { return };
-        for (name, value) in &self.records {
-            if let Err(error) = dns::change(words, Change::Clear, name, value).await {
-                tracing::warn!(name, %error, "a record of a challenge that is over still stands");
+        for record in &self.records {
+            self.acme.clear(words, record).await;
+        }
+    }
+}
+
+impl Acme {
+    async fn clear(self: &Arc<Self>, words: &DnsProof, record: &Written) {
+        if let Err(error) = dns::change(words, Change::Clear, &record.name, &record.value).await {
+            // The next start tries again.
+            return tracing::warn!(name = record.name, %error, "a record of a challenge that is over still stands");
+        }
+        let (acme, record) = (self.clone(), record.clone());
+        let _ = tokio::task::spawn_blocking(move || acme.store.remove(RECORDS, record.key())).await;
+    }
+
+    /// What orders that were cut off have left in zones is taken back.
+    pub(super) async fn clear_leftovers(self: &Arc<Self>) {
+        let acme = self.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let keys = acme.store.list(RECORDS).unwrap_or_default();
+            let records = keys
+                .iter()
+                .filter_map(|key| serde_json::from_slice::<Written>(&acme.store.read(RECORDS, key).ok()??).ok());
+            records.collect::<Vec<_>>()
+        });
+        for record in read.await.unwrap_or_default() {
+            if let Some(words) = self.authorities.get(&record.ca).and_then(|ca| ca.words.dns.as_ref()) {
+                self.clear(words, &record).await;
             }
         }
     }
@@ -168,14 +235,11 @@ async fn offer(
 ) -> Result<(), OrderError> {
     let key = challenge.key_authorization();
     match means.proof {
-        Proof::Http01 => standing.offers.push(means.challenges.offer_http(&challenge.token, key.as_str())?),
-        Proof::TlsAlpn01 => standing.offers.push(means.challenges.offer_alpn(name, key.digest().as_ref())?),
+        Proof::Http01 => standing.offers.push(means.challenges.offer_http(&challenge.token, key.as_str()).await?),
+        Proof::TlsAlpn01 => standing.offers.push(means.challenges.offer_alpn(name, key.digest().as_ref()).await?),
         Proof::Dns01 => {
             let words = means.dns.ok_or(DnsError::Unsaid)?;
-            let (name, value) = (format!("_acme-challenge.{name}"), key.dns_value());
-            // Remembered before it is written: what is written in part is taken back as well.
-            standing.records.push((name.clone(), value.clone()));
-            dns::change(words, Change::Set, &name, &value).await?;
+            standing.write(words, format!("_acme-challenge.{name}"), key.dns_value()).await?;
         }
     }
     Ok(())

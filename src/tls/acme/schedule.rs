@@ -33,6 +33,11 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// Whether it is too early for an order.
+    pub(super) fn forbids(self, now: SystemTime) -> bool {
+        due(None, self, now, "") > now
+    }
+
     /// After a certificate came: even one that is due again at once is not asked for at once.
     pub(super) fn succeeded(now: SystemTime, first: Duration) -> Record {
         let at = (now + first).duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -72,7 +77,7 @@ pub(super) fn due(life: Option<Life>, record: Record, now: SystemTime, name: &st
 }
 
 /// A number from 0 to 1 that is always the same for a name.
-fn share(name: &str) -> f64 {
+pub(super) fn share(name: &str) -> f64 {
     let hash = name
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));

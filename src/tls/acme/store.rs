@@ -5,12 +5,14 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use zeroize::Zeroizing;
+
+use crate::durable;
 
 /// Values under a shelf (a CA, or what is common to all) and a key. Both are of letters, digits, `-`, `_` and `.`.
 pub(crate) trait Store: fmt::Debug + Send + Sync {
@@ -18,6 +20,8 @@ pub(crate) trait Store: fmt::Debug + Send + Sync {
     fn read(&self, shelf: &str, key: &str) -> io::Result<Option<Zeroizing<Vec<u8>>>>;
     /// Survives a crash at any moment: the value is what it was or what it should be.
     fn write(&self, shelf: &str, key: &str, value: &[u8]) -> io::Result<()>;
+    /// The keys of a shelf.
+    fn list(&self, shelf: &str) -> io::Result<Vec<String>>;
     /// Nothing happens if there is none.
     fn remove(&self, shelf: &str, key: &str) -> io::Result<()>;
     /// The right to order, until it is dropped or its holder dies. `None`: somebody else has it.
@@ -39,7 +43,10 @@ impl Directory {
     /// `dir/acme`, made if there is none.
     pub(crate) fn open(dir: &Path) -> io::Result<Directory> {
         let path = dir.join("acme");
-        make(&path)?;
+        durable::directory(&path)?;
+        for shelf in std::fs::read_dir(&path)?.flatten() {
+            durable::sweep(&shelf.path());
+        }
         Ok(Directory { path })
     }
 
@@ -66,20 +73,18 @@ impl Store for Directory {
 
     fn write(&self, shelf: &str, key: &str, value: &[u8]) -> io::Result<()> {
         let path = self.at(shelf, key)?;
-        let dir = self.path.join(shelf);
-        make(&dir)?;
-        let draft = dir.join(format!(".{key}.{:x}", fastrand::u64(..)));
-        let written = (|| {
-            let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-            file.write_all(value)?;
-            file.sync_all()?;
-            std::fs::rename(&draft, path)?;
-            File::open(&dir)?.sync_all()
-        })();
-        if written.is_err() {
-            let _ = std::fs::remove_file(&draft);
-        }
-        written
+        durable::directory(&self.path.join(shelf))?;
+        durable::replace(&path, value)
+    }
+
+    fn list(&self, shelf: &str) -> io::Result<Vec<String>> {
+        let entries = match std::fs::read_dir(self.path.join(shelf)) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        Ok(names.filter(|name| !name.starts_with('.')).collect())
     }
 
     fn remove(&self, shelf: &str, key: &str) -> io::Result<()> {
@@ -92,7 +97,7 @@ impl Store for Directory {
     /// A lock of the file system: the kernel takes it back from who dies.
     fn lock(&self, shelf: &str, key: &str) -> io::Result<Option<Box<dyn Lock>>> {
         let path = self.at(shelf, &format!("{key}.lock"))?;
-        make(&self.path.join(shelf))?;
+        durable::directory(&self.path.join(shelf))?;
         let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Box::new(file))),
@@ -100,10 +105,6 @@ impl Store for Directory {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-fn make(dir: &Path) -> io::Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
 #[cfg(test)]
@@ -126,6 +127,8 @@ mod tests {
         assert_eq!(names, ["a.test.pem"], "no draft stays");
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&folder), mode(&folder.join("a.test.pem"))), (0o700, 0o600));
+        assert_eq!(store.list("le").unwrap(), ["a.test.pem"]);
+        assert_eq!(store.list("none").unwrap(), Vec::<String>::new());
         store.remove("le", "a.test.pem").unwrap();
         store.remove("le", "a.test.pem").unwrap();
         assert_eq!(read("a.test.pem"), None);

@@ -55,6 +55,18 @@ impl Bind {
         self.address.to_string()
     }
 
+    /// Adds a TXT record.
+    pub(crate) fn add(&self, name: &str, text: &str) {
+        let (ip, port) =
+            self.address.to_string().split_once(':').map(|(ip, port)| (ip.to_owned(), port.to_owned())).unwrap();
+        let script = format!(
+            "printf 'server {ip} {port}\\nupdate add {name} 1 TXT \"{text}\"\\nsend\\n' | nsupdate -y hmac-sha256:{}:{}",
+            KEY.0, KEY.1
+        );
+        assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
+        assert_eq!(self.texts(name), [text]);
+    }
+
     /// The TXT records of a name.
     pub(crate) fn texts(&self, name: &str) -> Vec<String> {
         use hickory_proto::op::{Message, Query};
