@@ -19,7 +19,7 @@ use crate::control::Status;
 use crate::control::drain::Drain;
 use crate::routes::Live;
 use crate::tasks::Tasks;
-use crate::telemetry::metrics::{PoolReading, Readings};
+use crate::telemetry::metrics::{CertificateReading, PoolReading, Readings};
 use crate::telemetry::{AccessLog, Metrics};
 use crate::tls::Shown;
 use crate::upstream::{EndpointState, Pools};
@@ -124,7 +124,13 @@ impl State {
             }
         });
         let certificates = (self.certificates)().into_iter();
-        let certificates = certificates.map(|one| (one.name, one.source, one.not_after_unix.unwrap_or_default()));
+        let certificates = certificates.map(|one| CertificateReading {
+            name: one.name,
+            source: one.source,
+            ends: one.not_after_unix.unwrap_or_default(),
+            next_order: one.next_order_unix,
+            failing: one.last_error.is_some(),
+        });
         Readings { pools: pools.collect(), tasks: self.tasks.running(), certificates: certificates.collect() }
     }
 }

@@ -61,7 +61,18 @@ pub(super) fn run(args: &Args) -> Exit {
 /// A block for each: what matters first.
 fn human(all: &[Shown]) -> String {
     let mut out = String::new();
-    for Shown { name, source, names, issuer, not_after, not_after_unix: _, next_order, last_error } in all {
+    for Shown {
+        name,
+        source,
+        names,
+        issuer,
+        not_after,
+        not_after_unix: _,
+        next_order,
+        next_order_unix: _,
+        last_error,
+    } in all
+    {
         out.push_str(&format!("{name}  {source}\n"));
         let mut line = |what: &str, text: &str| out.push_str(&format!("  {what:8} {text}\n"));
         line("names", &if names.is_empty() { "as asked for".to_owned() } else { names.join(", ") });

@@ -28,6 +28,8 @@ pub struct Shown {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_order: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_order_unix: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
 }
 
@@ -43,6 +45,7 @@ impl Shown {
             issuer: read.as_ref().map(|leaf| leaf.issuer.clone()),
             names: read.map(|leaf| leaf.names).unwrap_or_default(),
             next_order: None,
+            next_order_unix: None,
             last_error: None,
         }
     }
@@ -57,7 +60,9 @@ impl Shown {
         let (current, standing) = (certificate.current(), certificate.standing());
         let leaf = current.as_ref().and_then(|current| current.cert.first());
         let shown = Shown::of(certificate.wish.name(), format!("acme:{}", certificate.wish.ca), leaf);
-        Shown { next_order: Some(rfc3339(standing.next_order)), last_error: standing.last_error, ..shown }
+        let next_order_unix = standing.next_order.duration_since(UNIX_EPOCH).ok().map(|at| at.as_secs());
+        let next_order = Some(rfc3339(standing.next_order));
+        Shown { next_order, next_order_unix, last_error: standing.last_error, ..shown }
     }
 
     /// Until when: the first of its roots and revocation lists.

@@ -55,6 +55,10 @@ families! {
 
     CERTIFICATE_EXPIRY = Gauge "tollgate_certificate_expiry_timestamp_seconds" ["certificate", "source"]
         "When a certificate ends; 0 while there is none.";
+    CERTIFICATE_NEXT_ORDER = Gauge "tollgate_certificate_next_order_timestamp_seconds" ["certificate", "source"]
+        "When a certificate is ordered next.";
+    CERTIFICATE_FAILING = Gauge "tollgate_certificate_failing" ["certificate", "source"]
+        "1 if reading or ordering a certificate failed when it was last tried.";
 
     CONFIG_INFO = Gauge "tollgate_config_info" ["revision"] "1, for the revision of the document applied.";
     CONFIG_APPLIED = Gauge "tollgate_config_applied_timestamp_seconds" [] "When that revision was applied.";

@@ -63,7 +63,19 @@ pub struct Readings {
     pub pools: Vec<PoolReading>,
     pub tasks: BTreeMap<&'static str, usize>,
     /// Name, source, and when it ends, in seconds since 1970.
-    pub certificates: Vec<(String, String, u64)>,
+    pub certificates: Vec<CertificateReading>,
+}
+
+/// How a certificate stands. Times in seconds since 1970.
+#[derive(Clone, Debug, Default)]
+pub struct CertificateReading {
+    pub name: String,
+    pub source: String,
+    /// 0: there is none.
+    pub ends: u64,
+    pub next_order: Option<u64>,
+    /// What was last done about it failed.
+    pub failing: bool,
 }
 
 impl Default for Metrics {
@@ -128,8 +140,12 @@ impl Metrics {
         for (name, running) in &readings.tasks {
             out.value(&family::TASKS, &[name], *running as f64);
         }
-        for (name, source, ends) in &readings.certificates {
+        for CertificateReading { name, source, ends, next_order, failing } in &readings.certificates {
             out.value(&family::CERTIFICATE_EXPIRY, &[name, source], *ends as f64);
+            out.value(&family::CERTIFICATE_FAILING, &[name, source], f64::from(u8::from(*failing)));
+            if let Some(at) = next_order {
+                out.value(&family::CERTIFICATE_NEXT_ORDER, &[name, source], *at as f64);
+            }
         }
         process::expose(&mut out);
         out.text()

@@ -44,7 +44,13 @@ fn busy() -> (Metrics, Readings) {
         resolutions: [5, 0, 6],
         ..PoolReading::default()
     };
-    let certificates = vec![("main".to_owned(), "file".to_owned(), 1_800_000_000)];
+    let certificates = vec![CertificateReading {
+        name: "main".to_owned(),
+        source: "file".to_owned(),
+        ends: 1_800_000_000,
+        next_order: Some(1_790_000_000),
+        failing: false,
+    }];
     (metrics, Readings { pools: vec![pool], tasks: BTreeMap::from([("resolver", 2)]), certificates })
 }
 
