@@ -13,8 +13,10 @@ use http::{HeaderMap, HeaderName, Method};
 mod certificate;
 pub mod host;
 pub mod path;
+mod subject;
 mod template;
 pub use certificate::{CertificateField, ClientCertificate, SAN_KINDS};
+pub use subject::{Proven, Subject, claim_text};
 pub use template::{Piece, Template, TemplateError};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +84,10 @@ pub enum Fact {
     Sni,
     /// `tls.client.FIELD`: of the client's certificate; several names are joined by `,`
     ClientCertificate(CertificateField),
+    /// `subject.name`, `subject.method`, `subject.source`, `subject.owner`: who asks, once that is proven
+    Subject(SubjectField),
+    /// `claim.NAME`: of a token; `claim.a.b` looks into objects
+    Claim(Box<str>),
     /// `path.NAME`: what `{NAME}` of the pattern matched; `path.*`: what `*` matched, without the slash before it
     Capture(Box<str>),
     /// `header.NAME`: the first field of the name
@@ -90,6 +96,15 @@ pub enum Fact {
     QueryParameter(Box<str>),
     /// `cookie.NAME`
     Cookie(Box<str>),
+}
+
+/// What is known of who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SubjectField {
+    Name,
+    Method,
+    Source,
+    Owner,
 }
 
 /// Where facts come from.
@@ -115,6 +130,8 @@ pub struct Known<'a, C: ?Sized> {
     pub head: &'a Head<'a>,
     pub route: Option<&'a str>,
     pub captures: &'a C,
+    /// Who asks, once that is proven.
+    pub subject: Option<&'a Subject>,
 }
 
 impl<C: Captures + ?Sized> Facts for Known<'_, C> {
@@ -136,6 +153,16 @@ impl<C: Captures + ?Sized> Facts for Known<'_, C> {
             Fact::ListenName => Cow::Borrowed(head.listener),
             Fact::Sni => Cow::Borrowed(head.sni?),
             Fact::ClientCertificate(field) => head.client_certificate?.text(*field)?,
+            Fact::Subject(field) => {
+                let subject = self.subject.filter(|subject| subject.by != Proven::Anonymous)?;
+                match field {
+                    SubjectField::Name => Cow::Borrowed(Some(&*subject.name).filter(|name| !name.is_empty())?),
+                    SubjectField::Method => Cow::Borrowed(subject.by.as_str()),
+                    SubjectField::Source => Cow::Borrowed(&*subject.source),
+                    SubjectField::Owner => Cow::Borrowed(subject.owner.as_deref()?),
+                }
+            }
+            Fact::Claim(name) => claim_text(self.subject?.claim(name)?)?,
             Fact::Capture(name) => Cow::Borrowed(self.captures.capture(name)?),
             Fact::Header(name) => Cow::Borrowed(head.headers.get(name)?.to_str().ok()?),
             Fact::QueryParameter(name) => query_parameter(head.query?, name)?,
@@ -170,7 +197,15 @@ pub struct UnknownFact(pub String);
 impl UnknownFact {
     pub const HELP: &'static str = "facts are client.ip, request.method, request.scheme, request.host, request.path, \
         request.query, request.path_and_query, request.id, route.name, listen.name, tls.sni, \
-        tls.client.subject (issuer, serial, fingerprint, san, certificate), path.NAME, header.NAME, query.NAME, cookie.NAME";
+        tls.client.subject (issuer, serial, fingerprint, san, certificate), subject.name \
+        (method, source, owner), claim.NAME, path.NAME, header.NAME, query.NAME, cookie.NAME";
+}
+
+impl Fact {
+    /// Whether it is known only once it is proven who asks.
+    pub fn is_proven(&self) -> bool {
+        matches!(self, Fact::Subject(_) | Fact::Claim(_))
+    }
 }
 
 impl FromStr for Fact {
@@ -197,6 +232,11 @@ impl FromStr for Fact {
                 let field = name.strip_prefix("client.").and_then(CertificateField::named);
                 Fact::ClientCertificate(field.ok_or_else(unknown)?)
             }
+            ("subject", "name") => Fact::Subject(SubjectField::Name),
+            ("subject", "method") => Fact::Subject(SubjectField::Method),
+            ("subject", "source") => Fact::Subject(SubjectField::Source),
+            ("subject", "owner") => Fact::Subject(SubjectField::Owner),
+            ("claim", name) => Fact::Claim(name.into()),
             ("path", name) => Fact::Capture(name.into()),
             ("header", name) => Fact::Header(name.to_ascii_lowercase().parse().map_err(|_| unknown())?),
             ("query", name) => Fact::QueryParameter(name.into()),
@@ -221,6 +261,11 @@ impl fmt::Display for Fact {
             Fact::ListenName => "listen.name",
             Fact::Sni => "tls.sni",
             Fact::ClientCertificate(field) => return write!(f, "tls.client.{}", field.as_str()),
+            Fact::Subject(SubjectField::Name) => "subject.name",
+            Fact::Subject(SubjectField::Method) => "subject.method",
+            Fact::Subject(SubjectField::Source) => "subject.source",
+            Fact::Subject(SubjectField::Owner) => "subject.owner",
+            Fact::Claim(name) => return write!(f, "claim.{name}"),
             Fact::Capture(name) => return write!(f, "path.{name}"),
             Fact::Header(name) => return write!(f, "header.{name}"),
             Fact::QueryParameter(name) => return write!(f, "query.{name}"),

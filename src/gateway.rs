@@ -26,8 +26,9 @@ use crate::control::last_good::LastGood;
 use crate::control::{self, BootError, Handle};
 use crate::front::admission::Admission;
 use crate::front::handover::{HandoverError, Inherited, Offer, Successor};
+use crate::policy::{Revocations, unix_now};
 use crate::proxy::Proxy;
-use crate::routes::Env;
+use crate::routes::{Env, Table};
 use crate::settings::Settings;
 use crate::source::file;
 use crate::tasks::Tasks;
@@ -54,6 +55,8 @@ pub enum StartError {
     Dns(String),
     #[error("state directory {path}: {source}")]
     State { path: PathBuf, source: io::Error },
+    #[error("what was revoked cannot be read from {path}: {source}")]
+    Revocations { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Document(#[from] BootError),
     #[error("admin: {0}")]
@@ -112,6 +115,12 @@ impl Gateway {
             Some(dir) => Some(LastGood::open(dir).map_err(|source| StartError::State { path: dir.clone(), source })?),
             None => None,
         };
+        let revocations = match &settings.state.dir {
+            Some(dir) => Revocations::open(dir, unix_now())
+                .map_err(|source| StartError::Revocations { path: dir.clone(), source })?,
+            None => Revocations::default(),
+        };
+        let revocations = Arc::new(revocations);
         let identities = Arc::new(Identities::open(&settings)?);
         let (control, handle) = control::boot(control::Setup {
             source: file::follow(settings.routes.file.clone(), &tasks),
@@ -121,8 +130,16 @@ impl Gateway {
             last_good,
             references: References::resolve,
             applying: {
-                let identities = identities.clone();
-                Arc::new(move |table: &_| identities.apply(table))
+                let (identities, tasks, revocations) = (identities.clone(), tasks.clone(), revocations.clone());
+                let kept = settings.state.dir.as_ref().map(|dir| dir.join("keys"));
+                Arc::new(move |table: &Table| {
+                    identities.apply(table);
+                    table.revoke_by(&revocations);
+                    for issuer in &table.issuers {
+                        let path = kept.as_ref().map(|folder| folder.join(format!("{}.json", issuer.name())));
+                        issuer.ring().start(&tasks, path);
+                    }
+                })
             },
         })
         .await?;
@@ -162,6 +179,7 @@ impl Gateway {
             live: gateway.control.live().clone(),
             status: gateway.control.watch(),
             drain: gateway.drain.clone(),
+            revocations,
             certificates: {
                 let identities = gateway.identities.clone();
                 Arc::new(move || identities.shown())

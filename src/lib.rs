@@ -7,6 +7,7 @@ pub mod config;
 pub mod control;
 pub mod durable;
 pub mod facts;
+pub mod fetch;
 pub mod front;
 pub mod gateway;
 pub mod policy;

@@ -19,6 +19,12 @@ pub enum Code {
     BodyTooLarge,
     UriTooLong,
     Misdirected,
+    AddressDenied,
+    AuthRequired,
+    AuthInvalid,
+    AuthForbidden,
+    AuthUnavailable,
+    Limit,
     HeadTooLarge,
     UpstreamConnect,
     UpstreamTls,
@@ -34,7 +40,7 @@ pub enum Code {
 }
 
 impl Code {
-    pub const ALL: [Code; 20] = [
+    pub const ALL: [Code; 26] = [
         Code::BadRequest,
         Code::NoRoute,
         Code::MethodNotAllowed,
@@ -43,6 +49,12 @@ impl Code {
         Code::BodyTooLarge,
         Code::UriTooLong,
         Code::Misdirected,
+        Code::AddressDenied,
+        Code::AuthRequired,
+        Code::AuthInvalid,
+        Code::AuthForbidden,
+        Code::AuthUnavailable,
+        Code::Limit,
         Code::HeadTooLarge,
         Code::UpstreamConnect,
         Code::UpstreamTls,
@@ -103,6 +115,14 @@ impl Code {
             Code::Misdirected => {
                 ("misdirected", S::MISDIRECTED_REQUEST, 14, None, "This connection does not serve that host.")
             }
+            Code::AddressDenied => ("address_denied", S::FORBIDDEN, 7, None, "This address may not ask here."),
+            Code::AuthRequired => ("auth_required", S::UNAUTHORIZED, 16, None, "Credentials are needed."),
+            Code::AuthInvalid => ("auth_invalid", S::UNAUTHORIZED, 16, None, "The credentials are not good."),
+            Code::AuthForbidden => ("auth_forbidden", S::FORBIDDEN, 7, None, "The credentials do not suffice."),
+            Code::AuthUnavailable => {
+                ("auth_unavailable", S::SERVICE_UNAVAILABLE, 14, None, "Credentials cannot be verified at the moment.")
+            }
+            Code::Limit => ("limit", S::TOO_MANY_REQUESTS, 8, None, "Too many requests."),
             Code::HeadTooLarge => {
                 ("head_too_large", S::REQUEST_HEADER_FIELDS_TOO_LARGE, 8, None, "The request head is too large.")
             }
@@ -173,11 +193,13 @@ pub struct Rejection {
     pub retry_after: Option<Duration>,
     /// `Allow`, with 405.
     pub allow: Option<http::HeaderValue>,
+    /// `WWW-Authenticate`, with 401 and 403.
+    pub challenges: Vec<http::HeaderValue>,
 }
 
 impl Rejection {
     pub fn new(code: Code, cause: impl Into<Cow<'static, str>>) -> Rejection {
-        Rejection { code, cause: cause.into(), retry_after: None, allow: None }
+        Rejection { code, cause: cause.into(), retry_after: None, allow: None, challenges: Vec::new() }
     }
 
     pub fn retry_after(mut self, after: Duration) -> Rejection {

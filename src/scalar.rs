@@ -7,18 +7,12 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::alphabet::{STANDARD, URL_SAFE};
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize, Serializer};
-use zeroize::Zeroizing;
 
-const LENIENT: GeneralPurposeConfig =
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-const BASE64: GeneralPurpose = GeneralPurpose::new(&STANDARD, LENIENT);
-const BASE64_URL: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, LENIENT);
+mod secret;
+pub use secret::Secret;
 
 /// A span of time written as text: `250ms`, `30s`, `5m`, `1h`, `1m30s`. Units: ms, s, m, h, d.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,10 +21,6 @@ pub struct Span(pub Duration);
 /// A number of bytes written as text: `512`, `64KiB`, `10MiB`, `1GiB` (powers of 1024) or `64kB`, `10MB` (powers of 1000).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Size(pub u64);
-
-/// Text that is shown to nobody: not in logs, errors or dumps. Its memory is overwritten when it is dropped.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Zeroizing<String>);
 
 /// One value or a list of them: `"GET"` or `["GET", "POST"]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -43,6 +33,8 @@ pub enum ScalarError {
     Duration(String),
     #[error("`{0}` is not a size; write a number with a unit: 512B, 64KiB, 10MiB, 1GiB")]
     Size(String),
+    #[error("`{0}` is not a rate; write a number per time: 100/s, 600/1m, 5000/h")]
+    Rate(String),
 }
 
 /// Text whose references (`${NAME}`, `${NAME:-default}`) nobody has resolved, as under `check`: each is read as its
@@ -64,64 +56,6 @@ pub fn without_references(text: &str) -> Cow<'_, str> {
     }
     out.push_str(rest);
     Cow::Owned(out)
-}
-
-impl Secret {
-    pub fn new(text: &str) -> Secret {
-        Secret(Zeroizing::new(text.to_owned()))
-    }
-
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// The bytes that stand here in base64, padded or not. Of a reference that nobody has resolved: none.
-    pub fn base64(&self) -> Option<Zeroizing<Vec<u8>>> {
-        self.decode(&BASE64)
-    }
-
-    /// As `base64`, in the alphabet for URLs.
-    pub fn base64url(&self) -> Option<Zeroizing<Vec<u8>>> {
-        self.decode(&BASE64_URL)
-    }
-
-    fn decode(&self, engine: &impl Engine) -> Option<Zeroizing<Vec<u8>>> {
-        match self.0.trim() {
-            "" => None,
-            text if text.contains("${") => Some(Zeroizing::default()),
-            text => engine.decode(text).ok().map(Zeroizing::new),
-        }
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl Serialize for Secret {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("***")
-    }
-}
-
-impl<'de> Deserialize<'de> for Secret {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
-        String::deserialize(deserializer).map(|text| Secret(Zeroizing::new(text)))
-    }
-}
-
-impl JsonSchema for Secret {
-    fn schema_name() -> Cow<'static, str> {
-        "Secret".into()
-    }
-    fn inline_schema() -> bool {
-        true
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string" })
-    }
 }
 
 impl Span {
@@ -265,6 +199,9 @@ text_scalar!(
     "a size in quotes: \"512B\", \"64KiB\", \"10MiB\", \"1GiB\""
 );
 
+mod rate;
+pub use rate::Rate;
+
 impl<T> Default for OneOrMany<T> {
     fn default() -> Self {
         OneOrMany(Vec::new())
@@ -293,6 +230,9 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
             }
             fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
                 T::deserialize(de::value::I64Deserializer::new(number)).map(|one| OneOrMany(vec![one]))
+            }
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(de::value::MapAccessDeserializer::new(map)).map(|one| OneOrMany(vec![one]))
             }
             fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
                 let mut many = Vec::new();

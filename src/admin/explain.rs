@@ -34,6 +34,9 @@ pub(super) struct Asked {
     /// The certificate that the client showed.
     #[serde(default)]
     client_certificate: Option<ClientCertificate>,
+    /// Claims of whoever is proven to ask.
+    #[serde(default)]
+    claims: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 fn get() -> String {
@@ -41,7 +44,7 @@ fn get() -> String {
 }
 
 pub(super) async fn explain(Extract(state): Extract<State>, asked: Result<Json<Asked>, JsonRejection>) -> Response {
-    let Asked { method, url, headers, from, listen, client_certificate } = match asked {
+    let Asked { method, url, headers, from, listen, client_certificate, claims } = match asked {
         Ok(Json(asked)) => asked,
         Err(rejection) => return problem::answer(rejection.status(), "bad_question", &rejection.body_text()),
     };
@@ -49,7 +52,7 @@ pub(super) async fn explain(Extract(state): Extract<State>, asked: Result<Json<A
         values.0.into_iter().map(move |value| (name.clone(), value)).collect::<Vec<_>>()
     };
     let headers = headers.into_iter().flat_map(each).collect();
-    let question = Question { request: format!("{method} {url}"), headers, from, listen, client_certificate };
+    let question = Question { request: format!("{method} {url}"), headers, from, listen, client_certificate, claims };
     match state.live.load_full().answer(&question) {
         Ok(explanation) => uncached(Json(explanation)),
         Err(error) => problem::answer(StatusCode::BAD_REQUEST, "bad_question", &error.to_string()),

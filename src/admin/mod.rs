@@ -1,7 +1,7 @@
 //! What operators and machines ask a running gateway, on listeners of their own.
 //!
 //! The health listener answers `/health`, `/ready` and `/metrics` and nothing else; the admin listener answers those and
-//! what an operator asks, behind a `Guard`. Everything here reads: no request changes a gateway.
+//! what an operator asks, behind a `Guard`. Nearly everything here reads; what is revoked is revoked here.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -12,11 +12,12 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use tokio::sync::{Semaphore, watch};
 
 use crate::control::Status;
 use crate::control::drain::Drain;
+use crate::policy::Revocations;
 use crate::routes::Live;
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::{CertificateReading, PoolReading, Readings};
@@ -28,6 +29,7 @@ mod explain;
 mod guard;
 mod health;
 mod problem;
+mod revocations;
 mod serve;
 mod tap;
 mod views;
@@ -52,6 +54,7 @@ pub struct State {
     pub live: Arc<Live>,
     pub status: watch::Receiver<Arc<Status>>,
     pub drain: Drain,
+    pub revocations: Arc<Revocations>,
     /// What the gateway shows as its own.
     pub certificates: Arc<dyn Fn() -> Vec<Shown> + Send + Sync>,
     /// Set once all listeners accept.
@@ -70,6 +73,10 @@ pub fn admin_router(state: State, guard: Guard) -> Router {
         .route("/upstreams", get(views::upstreams))
         .route("/config", get(views::config))
         .route("/certs", get(views::certs))
+        .route("/issuers", get(views::issuers))
+        .route("/limits", get(views::limits))
+        .route("/revocations", get(revocations::list).post(revocations::add))
+        .route("/revocations/{id}", delete(revocations::remove))
         .route("/tasks", get(views::tasks))
         .route("/explain", post(explain::explain))
         .route("/tap", get(tap::tap))
@@ -131,7 +138,8 @@ impl State {
             next_order: one.next_order_unix,
             failing: one.last_error.is_some(),
         });
-        Readings { pools: pools.collect(), tasks: self.tasks.running(), certificates: certificates.collect() }
+        let limits = self.live.load_full().limits.iter().map(|limit| limit.reading()).collect();
+        Readings { pools: pools.collect(), tasks: self.tasks.running(), certificates: certificates.collect(), limits }
     }
 }
 

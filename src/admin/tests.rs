@@ -69,6 +69,7 @@ async fn running() -> Running {
         live: handle.live().clone(),
         status: handle.watch(),
         drain: Drain::default(),
+        revocations: Arc::default(),
         certificates: Arc::new(Vec::new),
         listening: Arc::new(AtomicBool::new(true)),
     };

@@ -1,5 +1,7 @@
 //! What is in force, as JSON: routes, upstreams, configuration, tasks.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State as Extract;
 use axum::response::Response;
@@ -25,6 +27,20 @@ pub(super) async fn config(Extract(state): Extract<State>) -> Response {
 
 pub(super) async fn certs(Extract(state): Extract<State>) -> Response {
     uncached(Json(json!({ "certificates": (state.certificates)() })))
+}
+
+/// Issuers and their keys, which themselves are not shown.
+pub(super) async fn issuers(Extract(state): Extract<State>) -> Response {
+    let table = state.live.load_full();
+    let issuers: BTreeMap<&str, _> =
+        table.issuers.iter().map(|issuer| (&**issuer.name(), issuer.ring().shown())).collect();
+    uncached(Json(json!({ "issuers": issuers })))
+}
+
+pub(super) async fn limits(Extract(state): Extract<State>) -> Response {
+    let table = state.live.load_full();
+    let limits: Vec<_> = table.limits.iter().map(|limit| limit.reading()).collect();
+    uncached(Json(json!({ "limits": limits })))
 }
 
 pub(super) async fn tasks(Extract(state): Extract<State>) -> Response {

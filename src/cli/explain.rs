@@ -34,6 +34,9 @@ pub(super) struct Args {
     /// Certificate that the client shows, in PEM.
     #[arg(long, value_name = "FILE")]
     client_certificate: Option<PathBuf>,
+    /// Claims of whoever is proven to ask, as JSON: `{"sub":"u1"}`.
+    #[arg(long, value_name = "JSON", value_parser = claims)]
+    claims: Option<Claims>,
     /// Ask the gateway that runs with these settings (`admin.address`), not the files.
     #[arg(long, conflicts_with = "routes")]
     live: bool,
@@ -42,6 +45,12 @@ pub(super) struct Args {
     /// `human` or `json`.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+}
+
+type Claims = serde_json::Map<String, serde_json::Value>;
+
+fn claims(text: &str) -> Result<Claims, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 fn header(text: &str) -> Result<(String, String), String> {
@@ -71,6 +80,7 @@ fn ask_files(args: &Args) -> Result<(Explanation, References), Exit> {
         from: args.from.clone(),
         listen: args.listen.clone(),
         client_certificate: certificate(args)?,
+        claims: args.claims.clone(),
     };
     let Loaded { table, references, .. } = args.files.load()?;
     let answer = table.answer(&question).map_err(|error| {
@@ -89,7 +99,7 @@ fn ask_live(args: &Args) -> Result<Explanation, Exit> {
     }
     let asked = serde_json::json!({
         "method": args.method, "url": args.url, "headers": headers, "from": args.from, "listen": args.listen,
-        "client_certificate": certificate(args)?,
+        "client_certificate": certificate(args)?, "claims": args.claims,
     });
     let answer = ask(&admin, Method::POST, "/explain", Some(asked.to_string())).map_err(|reason| failed(&reason))?;
     serde_json::from_slice(&answer).map_err(|error| failed(&format!("{}: not an explanation: {error}", admin.address)))
@@ -145,9 +155,10 @@ fn outcome_lines(outcome: &Outcome) -> Vec<String> {
 }
 
 fn why_lines(why: &Why) -> Vec<String> {
-    let Why { host, path, fit, captures, request_headers, response_headers } = why;
+    let Why { host, path, fit, captures, request_headers, response_headers, policies } = why;
     let mut lines = vec![format!("matched by host {host}, path {path}, {fit}")];
     lines.extend(captures.iter().map(|(name, value)| format!("  {{path.{name}}} = {value}")));
+    lines.extend(policies.iter().map(|policy| format!("  {policy}")));
     for (what, HeaderChanges { written, removed }) in [("request", request_headers), ("response", response_headers)] {
         for (does, names) in [("writes", written), ("removes", removed)] {
             if !names.is_empty() {

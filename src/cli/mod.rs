@@ -13,6 +13,7 @@ mod demo;
 mod dev;
 mod example;
 mod explain;
+mod hash_password;
 mod load;
 mod routes;
 mod run;
@@ -76,6 +77,8 @@ enum Command {
     Routes(routes::Args),
     /// List the certificates of the gateway that runs, or say how to trust the local CA.
     Certs(certs::Args),
+    /// Print what a document holds in the place of a password or an API key.
+    HashPassword(hash_password::Args),
     /// Print the JSON Schema of a file, or the reference page.
     Schema(schema::Args),
     /// Print the version.
@@ -108,6 +111,7 @@ impl Command {
             Command::Test(args) => test::run(&args),
             Command::Routes(args) => routes::run(&args),
             Command::Certs(args) => certs::run(&args),
+            Command::HashPassword(args) => hash_password::run(&args),
             Command::Schema(args) => schema::run(&args),
             Command::Version(args) => version::run(&args),
             Command::Completion(args) => completion::run(&args, &mut Line::command()),

@@ -108,12 +108,25 @@ pub struct Body {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "{ max_age = \"1h\", on_remove = \"drain\" }")]
 pub struct Stream {
-    /// An upgraded connection is closed after this long. Default: no bound.
+    /// An upgraded connection, an event stream or a gRPC call is ended after this long. Default: no bound.
     #[serde(default)]
     pub max_age: Option<Span>,
-    /// When the route is removed: `keep` lets its upgraded connections live, `drain` closes them. Default `keep`.
+    /// When the route is removed: `keep` lets its upgraded connections and streams live, `drain` ends them. Default `keep`.
     #[serde(default)]
     pub on_remove: OnRemove,
+    /// When the proof of who asks ends (a token's `exp`) or is revoked: `close` ends the upgraded connections and streams that it was given for, `keep` lets them live. Default `close`.
+    #[serde(default)]
+    pub on_expiry: OnExpiry,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnExpiry {
+    /// They are closed.
+    #[default]
+    Close,
+    /// They live on.
+    Keep,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Body, EncodedSlash, HeaderEdits, Host, Retry, Route, Stream, Timeout, Upstream};
+use super::{
+    Addresses, ApiKeys, Auth, AuthFailures, Body, Cors, EncodedSlash, ForwardAuth, HeaderEdits, Host, Issuer, Limit,
+    Retry, Route, Stream, Timeout, Upstream, Users,
+};
 use crate::scalar::OneOrMany;
 
 /// Routes and everything they name. Hot: a change is applied without a restart.
@@ -23,6 +26,24 @@ pub struct Document {
     /// What holds for a name: certificate, TLS, HSTS, http.
     #[serde(default)]
     pub host: BTreeMap<String, Host>,
+    /// Who gives out tokens.
+    #[serde(default)]
+    pub issuer: BTreeMap<String, Issuer>,
+    /// API keys by the name of their set.
+    #[serde(default)]
+    pub api_keys: BTreeMap<String, ApiKeys>,
+    /// Users with passwords by the name of their set.
+    #[serde(default)]
+    pub users: BTreeMap<String, Users>,
+    /// Services that decide who may pass.
+    #[serde(default)]
+    pub forward_auth: BTreeMap<String, ForwardAuth>,
+    /// How much somebody may do.
+    #[serde(default)]
+    pub limit: BTreeMap<String, Limit>,
+    /// Failed authentications of a client, over all routes.
+    #[serde(default)]
+    pub auth_failures: AuthFailures,
     /// Blocks that a route without the same block gets. A route's own block replaces the default block whole.
     #[serde(default)]
     pub defaults: Defaults,
@@ -59,6 +80,18 @@ pub struct Defaults {
     /// See `route.encoded_slash`.
     #[serde(default)]
     pub encoded_slash: Option<EncodedSlash>,
+    /// See `route.auth`.
+    #[serde(default)]
+    pub auth: Option<Auth>,
+    /// See `route.limits`.
+    #[serde(default)]
+    pub limits: Option<OneOrMany<String>>,
+    /// See `route.addresses`.
+    #[serde(default)]
+    pub addresses: Option<Addresses>,
+    /// See `route.cors`.
+    #[serde(default)]
+    pub cors: Option<Cors>,
 }
 
 /// A request and what must become of it.
@@ -90,6 +123,9 @@ pub struct Given {
     /// The certificate that the client showed. Default: none.
     #[serde(default)]
     pub client_certificate: Option<GivenCertificate>,
+    /// Claims of whoever is proven to ask: `{ sub = "u1" }`. Default: nobody shows credentials.
+    #[serde(default)]
+    pub claims: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// What a client's certificate says.

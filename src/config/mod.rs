@@ -3,6 +3,7 @@
 //! Words derive `Deserialize` and `JsonSchema`; they know nothing of tables, pools or sockets. `read` makes them from
 //! text and tells every mistake; `print` shows mistakes with their place.
 
+mod access;
 mod blocks;
 mod decode;
 mod document;
@@ -11,6 +12,7 @@ mod fixtures;
 #[cfg(test)]
 mod freshness;
 mod host;
+mod limit;
 mod overrides;
 pub mod page;
 mod peel;
@@ -28,9 +30,11 @@ mod tree;
 mod upstream;
 mod wording;
 
+pub use access::*;
 pub use blocks::*;
 pub use document::*;
 pub use host::*;
+pub use limit::*;
 pub use overrides::from_environment;
 pub use read::{Kind, kind};
 pub use references::References;

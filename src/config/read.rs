@@ -156,8 +156,18 @@ fn telling_keys(text: &str) -> (usize, usize) {
     let root = tree::parse(text).root;
     let Value::Table(entries) = &root.value else { return (0, 0) };
     let known = |words: &[&str]| entries.iter().filter(|entry| words.contains(&entry.key.as_ref())).count();
-    let document = known(&["route", "upstream", "host", "defaults", "test"])
-        + entries.iter().filter(|e| e.key == "routes" && matches!(e.node.value, Value::List(_))).count();
+    let document = known(&[
+        "route",
+        "upstream",
+        "host",
+        "issuer",
+        "api_keys",
+        "users",
+        "forward_auth",
+        "limit",
+        "defaults",
+        "test",
+    ]) + entries.iter().filter(|e| e.key == "routes" && matches!(e.node.value, Value::List(_))).count();
     let settings =
         known(&["node", "state", "listen", "health", "admin", "trust", "limits", "dns", "log", "traces", "drain"])
             + known(&["certificate", "ca"])

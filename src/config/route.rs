@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Body, EncodedSlash, HeaderEdits, Retry, Rewrite, Stream, Timeout};
+use super::{Addresses, Auth, Body, Cors, EncodedSlash, HeaderEdits, Retry, Rewrite, Stream, Timeout};
 use crate::scalar::{OneOrMany, Size, Span};
 
 /// Which requests, and what becomes of them. Exactly one of `upstream`, `split`, `redirect`, `respond`.
@@ -49,6 +49,18 @@ pub struct Route {
     /// Edits of the headers of the answer. Values are templates.
     #[serde(default)]
     pub response_headers: Option<HeaderEdits>,
+    /// Which client addresses may ask; others get 403 `address_denied`.
+    #[serde(default)]
+    pub addresses: Option<Addresses>,
+    /// Cross-origin requests.
+    #[serde(default)]
+    pub cors: Option<Cors>,
+    /// Who may pass: `"none"`, or what must be proven.
+    #[serde(default)]
+    pub auth: Option<Auth>,
+    /// Names of limits, all of which must let a request through; else 429 `limit`.
+    #[serde(default)]
+    pub limits: Option<OneOrMany<String>>,
     /// Time limits by phase.
     #[serde(default)]
     pub timeout: Option<Timeout>,

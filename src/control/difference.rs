@@ -24,7 +24,9 @@ impl Contents {
         let routes = document.route.iter().map(|route| (format!("route {}", route.name), digest(route, defaults)));
         let upstreams = document.upstream.iter().map(|(name, words)| (format!("upstream {name}"), digest(words, 0)));
         let hosts = document.host.iter().map(|(name, words)| (format!("host {name}"), digest(words, 0)));
-        Contents(routes.chain(upstreams).chain(hosts).collect())
+        let limits = document.limit.iter().map(|(name, words)| (format!("limit {name}"), digest(words, 0)));
+        let issuers = document.issuer.iter().map(|(name, words)| (format!("issuer {name}"), digest(words, 0)));
+        Contents(routes.chain(upstreams).chain(hosts).chain(limits).chain(issuers).collect())
     }
 
     pub(super) fn since(&self, before: &Contents) -> Difference {

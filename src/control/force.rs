@@ -160,6 +160,9 @@ impl Force {
         if let Err(error) = tokio::task::spawn_blocking(move || applying(&applied)).await {
             tracing::error!(%error, "names show what they showed before");
         }
+        // Keys of issuers that are new are waited for, as names are.
+        let warmed = futures_util::future::join_all(table.issuers.iter().map(|issuer| issuer.ring().warmed()));
+        let _ = tokio::time::timeout(WARM, warmed).await;
         let old = self.live.swap(table.clone());
         let swap = started.elapsed();
         let applied_at = SystemTime::now();

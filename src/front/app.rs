@@ -300,6 +300,7 @@ impl<A> Door<A> {
             endpoint: None,
             attempts: 0,
             durations: Durations { total: connection.accepted.elapsed(), connect: None, upstream_head: None },
+            subject: None,
             tls: connection.tls.as_ref().map(|tls| tls.version),
             reused: false,
             upstream_reused: None,

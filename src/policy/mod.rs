@@ -3,13 +3,46 @@
 //! Everything is prepared when the document is compiled: a header name that exists is legal, a value of fixed text is
 //! ready to send, a template names only facts that can be there.
 
-pub mod headers;
-mod reading;
-mod rewrite;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+mod addresses;
+mod api_key;
+pub mod auth;
+mod cors;
+mod forward;
+pub mod headers;
+mod issuer;
+mod jwt;
+mod keys;
+pub mod limits;
+mod proof;
+mod reading;
+mod require;
+mod revoked;
+mod rewrite;
+mod ring;
+mod strict;
+pub mod users;
+
+pub use addresses::Addresses;
+pub use api_key::ApiKeys;
+pub use auth::{Access, Proving, Sources};
+pub use cors::Cors;
+pub use forward::{ForwardAuth, Word};
 pub use headers::{Edits, HeaderSink, Side};
+pub use issuer::Issuer;
+pub use limits::{Limit, Said};
+pub use proof::{Proof, Tried};
 pub use reading::{Escape, Presence, Reading};
+pub use revoked::{Revocation, RevocationError, Revocations, Watched};
 pub use rewrite::{Rewrite, Target};
+pub use ring::{KeyRing, KeysShown};
+pub use users::Users;
+
+/// Seconds of the Unix epoch.
+pub fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
 
 /// A value that must be there was not, or is not legal where it would stand. The request is refused: 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

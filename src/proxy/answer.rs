@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::header::{
     ALLOW, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, LOCATION, RETRY_AFTER, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
+    WWW_AUTHENTICATE,
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use pingora_core::protocols::http::ServerSession;
@@ -25,7 +26,7 @@ const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 const GRPC: &[u8] = b"application/grpc";
 
 /// `application/grpc` and its codecs (`+proto`); gRPC-Web frames its answers otherwise.
-fn is_grpc(kind: &HeaderValue) -> bool {
+pub(super) fn is_grpc(kind: &HeaderValue) -> bool {
     let rest = kind.as_bytes().strip_prefix(GRPC);
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
 }
@@ -64,13 +65,18 @@ impl Gate {
         match route {
             Some(route) => {
                 let captured = route.captured(&ctx.captures, request.path);
-                route.response_headers.apply(&route.facts(&request, &captured), &mut ResponseSink(head));
+                route
+                    .response_headers
+                    .apply(&route.facts(&request, &captured, ctx.subject.as_deref()), &mut ResponseSink(head));
             }
             None => {
-                let known = Known { head: &request, route: None, captures: &() };
+                let known = Known { head: &request, route: None, captures: &(), subject: None };
                 let table = ctx.table.clone().unwrap_or_else(|| self.live.load_full());
                 table.default_response_headers.apply(&known, &mut ResponseSink(head));
             }
+        }
+        if let Some(route) = route {
+            self.finish_access(session, ctx, route, head);
         }
         if let Some(hsts) = ctx.hsts.as_ref().filter(|_| !head.headers.contains_key(STRICT_TRANSPORT_SECURITY)) {
             let _ = head.insert_header(STRICT_TRANSPORT_SECURITY, hsts.clone());
@@ -82,7 +88,13 @@ impl Gate {
     }
 
     /// Writes a whole answer of our own. The connection stays usable unless the request's body is in the way.
-    async fn write(&self, session: &mut Session, ctx: &mut Ctx, mut head: ResponseHeader, body: Bytes) -> Result<()> {
+    pub(super) async fn write(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        mut head: ResponseHeader,
+        body: Bytes,
+    ) -> Result<()> {
         if self.leaving() {
             session.set_keepalive(None);
         }
@@ -134,6 +146,9 @@ impl Gate {
         if let Some(after) = rejection.retry_after {
             head.insert_header(RETRY_AFTER, after.as_secs().max(1).to_string())?;
         }
+        for challenge in &rejection.challenges {
+            head.append_header(WWW_AUTHENTICATE, challenge.clone())?;
+        }
         if code == Code::MethodNotAllowed {
             // RFC 9110 15.5.6 wants it. Without a route there is what the gateway takes: anything but CONNECT.
             let allow = rejection.allow.clone().unwrap_or(HeaderValue::from_static(METHODS));
@@ -164,7 +179,7 @@ impl Gate {
         let location = {
             let request = ctx.head(session);
             let captured = route.captured(&ctx.captures, request.path);
-            redirect.location(&request, &route.facts(&request, &captured))
+            redirect.location(&request, &route.facts(&request, &captured, ctx.subject.as_deref()))
         };
         let location = match location {
             Ok(location) => location,
@@ -204,7 +219,7 @@ impl Gate {
         let body = {
             let request = ctx.head(session);
             let captured = route.captured(&ctx.captures, request.path);
-            respond.body(&route.facts(&request, &captured))
+            respond.body(&route.facts(&request, &captured, ctx.subject.as_deref()))
         };
         let mut head = ResponseHeader::build(respond.status, Some(6))?;
         let bodyless = matches!(respond.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
@@ -11,13 +11,14 @@ use pingora_error::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
+use super::answer::is_grpc;
 use super::ctx::Ctx;
 use super::failure::no_lease;
 use super::flow::Bounds;
 use super::gate::Gate;
 use super::peer::{Call, peer};
 use super::upgrade::{asks_for_websocket, hold_body};
-use crate::config::{OnRemove, Protocol};
+use crate::config::{OnExpiry, OnRemove, Protocol};
 use crate::facts::{Facts, Scheme, cookie};
 use crate::routes::{Destination, Route};
 use crate::telemetry::metrics::Failure;
@@ -38,8 +39,9 @@ impl Gate {
             head: Some(timeouts.head),
             idle: Some(timeouts.idle),
             request: timeouts.request,
-            max_age: route.stream.max_age,
+            max_age: max_age(route, ctx),
             client: ctx.connection.clone().filter(|_| !ctx.http2),
+            subject: None,
             removed: (route.stream.on_remove == OnRemove::Drain).then(|| route.removed.clone()),
         });
         ctx.told = Some((session.req_header().method.clone(), ctx.head(session).path.into()));
@@ -48,7 +50,7 @@ impl Gate {
             Destination::Split(split) => {
                 let head = ctx.head(session);
                 let captured = route.captured(&ctx.captures, head.path);
-                let chosen = split.choose(&head, &route.facts(&head, &captured));
+                let chosen = split.choose(&head, &route.facts(&head, &captured, ctx.subject.as_deref()));
                 let (pool, cookie) = match chosen {
                     Some(chosen) => (Some(chosen.pool.clone()), chosen.set_cookie.cloned()),
                     None => (None, None),
@@ -132,7 +134,7 @@ impl Gate {
         let head = ctx.head(session);
         let key = spec.hash_by().and_then(|fact| {
             let captured = route.captured(&ctx.captures, head.path);
-            route.facts(&head, &captured).fact(fact).map(|value| hash_key(value.as_bytes()))
+            route.facts(&head, &captured, ctx.subject.as_deref()).fact(fact).map(|value| hash_key(value.as_bytes()))
         });
         let Some(sticky) = spec.sticky() else { return pool.pick(key, &ctx.tried) };
         let held: Option<StickyToken> = cookie(head.headers, &sticky.cookie).and_then(|value| value.parse().ok());
@@ -164,9 +166,40 @@ impl Gate {
     }
 }
 
+/// The head of the answer goes to the client: what may last is watched from here on.
+pub(super) fn settle_stream(ctx: &Ctx, head: &ResponseHeader) {
+    let Some(route) = ctx.route.as_deref().filter(|_| ctx.upgraded || is_stream(head)) else { return };
+    let watched = match (&route.access, &ctx.subject) {
+        (Some(access), Some(subject)) if route.stream.on_expiry == OnExpiry::Close => {
+            Some(access.proving.revocations().watch(subject))
+        }
+        _ => None,
+    };
+    ctx.flow.lasts(watched);
+}
+
 /// Keeps a client on its endpoint. The value tells nothing of the address.
 fn sticky_cookie(sticky: &Sticky, token: StickyToken, scheme: Scheme) -> Option<HeaderValue> {
     let age = sticky.max_age.map(|age| format!("; Max-Age={}", age.as_secs())).unwrap_or_default();
     let secure = if scheme == Scheme::Https { "; Secure" } else { "" };
     HeaderValue::from_str(&format!("{}={token}; Path=/; HttpOnly; SameSite=Lax{age}{secure}", sticky.cookie)).ok()
+}
+
+/// Whether an answer may go on for as long as both sides like.
+fn is_stream(head: &ResponseHeader) -> bool {
+    let kind = head.headers.get(CONTENT_TYPE);
+    kind.is_some_and(|kind| is_grpc(kind) || kind.as_bytes().starts_with(b"text/event-stream"))
+}
+
+/// How long an upgraded connection or a stream may live: by the route, and no longer than the proof of who asks.
+fn max_age(route: &Route, ctx: &Ctx) -> Option<Duration> {
+    let expires = ctx.subject.as_ref().and_then(|subject| subject.expires);
+    let left = expires.filter(|_| route.stream.on_expiry == OnExpiry::Close).map(|at| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Duration::from_secs(at).saturating_sub(now)
+    });
+    match (route.stream.max_age, left) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
 }

@@ -10,9 +10,10 @@ use pingora_proxy::Session;
 use super::flow::Flow;
 use super::mirror::Copying;
 use super::peer::Wire;
-use crate::facts::{Head, Scheme};
+use crate::facts::{Head, Scheme, Subject};
 use crate::front::conn::{Connection, stream_refusal};
 use crate::front::guard::Refusal;
+use crate::ratelimit::Held;
 use crate::rejection::Rejection;
 use crate::routes::{PathCaptures, Route, Table};
 use crate::telemetry::metrics::Failure;
@@ -54,6 +55,14 @@ pub(crate) struct Ctx {
     pub(crate) path: Option<Box<str>>,
     pub(crate) route: Option<Arc<Route>>,
     pub(crate) captures: PathCaptures,
+    /// Who asks, once that is proven.
+    pub(crate) subject: Option<Arc<Subject>>,
+    /// Places among what may be under way, given back with the context.
+    pub(crate) held: Vec<Held>,
+    /// `RateLimit-Policy` and `RateLimit`; empty without limits.
+    pub(crate) limit_policy: String,
+    pub(crate) limit_state: String,
+    pub(crate) preflight: bool,
     pub(crate) pool: Option<Arc<Pool>>,
     /// What a CA asks to see (ACME, HTTP-01).
     pub(crate) proof: Option<String>,
@@ -141,6 +150,11 @@ impl Ctx {
             path: None,
             route: None,
             captures: PathCaptures::default(),
+            subject: None,
+            held: Vec::new(),
+            limit_policy: String::new(),
+            limit_state: String::new(),
+            preflight: false,
             pool: None,
             proof: None,
             to_https: None,

@@ -218,7 +218,8 @@ pub(super) fn rejection_of_expired(expired: Expired) -> Rejection {
         Expired::Head => Rejection::new(Code::UpstreamTimeout, "the head of the answer took too long"),
         Expired::Idle => Rejection::new(Code::UpstreamTimeout, "the answer stalled"),
         Expired::Request => Rejection::new(Code::RequestTimeout, "the request as a whole took too long"),
-        Expired::MaxAge => Rejection::new(Code::RequestTimeout, "the upgraded connection reached its maximum age"),
+        Expired::MaxAge => Rejection::new(Code::RequestTimeout, "the stream reached its maximum age"),
         Expired::RouteRemoved => Rejection::new(Code::RequestTimeout, "the route was removed"),
+        Expired::Revoked => Rejection::new(Code::AuthInvalid, "the token was revoked"),
     }
 }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::peer::Wire;
 use crate::front::conn::{Connection, clock};
+use crate::policy::Watched;
 
 /// How often the flows are looked at; deadlines are this exact.
 const TICK: Duration = Duration::from_millis(100);
@@ -49,6 +50,7 @@ pub(crate) enum Expired {
     Request = 4,
     MaxAge = 5,
     RouteRemoved = 6,
+    Revoked = 7,
 }
 
 /// Bounds of a request, from its route.
@@ -58,9 +60,11 @@ pub(crate) struct Bounds {
     pub(crate) head: Option<Duration>,
     pub(crate) idle: Option<Duration>,
     pub(crate) request: Option<Duration>,
-    /// Of an upgraded connection.
+    /// Of an upgraded connection or a stream.
     pub(crate) max_age: Option<Duration>,
     pub(crate) removed: Option<CancellationToken>,
+    /// Who it was opened for, where that may be revoked.
+    pub(crate) subject: Option<Arc<Watched>>,
     /// Over HTTP/1 the connection tells when the client last took bytes of the answer.
     pub(crate) client: Option<Arc<Connection>>,
 }
@@ -81,6 +85,8 @@ pub(crate) struct Flow {
     begun: AtomicU64,
     phase: AtomicU8,
     upgraded: AtomicBool,
+    /// An upgraded connection or a stream: its age is bounded.
+    lasting: AtomicBool,
     progress: AtomicU64,
     expired: AtomicU8,
     expired_at: AtomicU64,
@@ -99,6 +105,7 @@ impl Flow {
             begun: AtomicU64::new(clock()),
             phase: AtomicU8::new(Phase::Elsewhere as u8),
             upgraded: AtomicBool::new(false),
+            lasting: AtomicBool::new(false),
             progress: AtomicU64::new(0),
             expired: AtomicU8::new(0),
             expired_at: AtomicU64::new(0),
@@ -135,6 +142,12 @@ impl Flow {
         self.enter(Phase::Stream);
     }
 
+    /// What comes now may last: it is bounded in age, and by what becomes of its route and of who has asked for it.
+    pub(crate) fn lasts(&self, subject: Option<Arc<Watched>>) {
+        self.lasting.store(true, Ordering::Relaxed);
+        self.bounds.lock().unwrap_or_else(PoisonError::into_inner).subject = subject;
+    }
+
     /// The HTTP/1 connection this request has to itself: breaking it wakes the proxy. `None` when it is given back.
     pub(crate) fn hold_upstream(&self, wire: Option<Arc<Wire>>) {
         *self.upstream.lock().unwrap_or_else(PoisonError::into_inner) = wire;
@@ -156,6 +169,7 @@ impl Flow {
             4 => Expired::Request,
             5 => Expired::MaxAge,
             6 => Expired::RouteRemoved,
+            7 => Expired::Revoked,
             _ => return None,
         })
     }
@@ -192,6 +206,7 @@ impl Flow {
         let _ticks_wait = self.bounds.lock().unwrap_or_else(PoisonError::into_inner);
         self.phase.store(Phase::Elsewhere as u8, Ordering::Relaxed);
         self.upgraded.store(false, Ordering::Relaxed);
+        self.lasting.store(false, Ordering::Relaxed);
         self.expired.store(0, Ordering::Relaxed);
         self.dropped.store(false, Ordering::Relaxed);
         self.begin();
@@ -230,11 +245,16 @@ impl Flow {
         if over(bounds.request, begun) && !upgraded {
             return Some(Expired::Request);
         }
-        if upgraded && over(bounds.max_age, begun) {
-            return Some(Expired::MaxAge);
-        }
-        if upgraded && bounds.removed.as_ref().is_some_and(CancellationToken::is_cancelled) {
-            return Some(Expired::RouteRemoved);
+        if self.lasting.load(Ordering::Relaxed) {
+            if over(bounds.max_age, begun) {
+                return Some(Expired::MaxAge);
+            }
+            if bounds.removed.as_ref().is_some_and(CancellationToken::is_cancelled) {
+                return Some(Expired::RouteRemoved);
+            }
+            if bounds.subject.as_ref().is_some_and(|subject| subject.is_revoked()) {
+                return Some(Expired::Revoked);
+            }
         }
         match phase {
             p if p == Phase::Body as u8 && over(bounds.body, progress) => Some(Expired::Body),

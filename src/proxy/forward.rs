@@ -33,9 +33,14 @@ impl Gate {
         let Some(route) = ctx.route.as_deref() else {
             return Err(Rejection::new(Code::Internal, "no route at the upstream phase"));
         };
-        let head = ctx.head(session);
+        let mut head = ctx.head(session);
+        let hidden = route.access.as_ref().map_or(&[][..], |access| &access.hidden.query);
+        let bare = head.query.and_then(|query| without(query, hidden));
+        if let Some(bare) = &bare {
+            head.query = Some(bare).filter(|bare| !bare.is_empty()).map(String::as_str);
+        }
         let captured = route.captured(&ctx.captures, head.path);
-        let known = route.facts(&head, &captured);
+        let known = route.facts(&head, &captured, ctx.subject.as_deref());
 
         let (target, host) = match &route.rewrite {
             Some(rewrite) => {
@@ -43,7 +48,7 @@ impl Gate {
                     rewrite.apply(&head, &known).map_err(|why| Rejection::new(Code::BadRequest, why.to_string()))?;
                 (Some(target.path_and_query), target.host)
             }
-            None if ctx.path.is_some() || upstream.uri.scheme().is_some() => {
+            None if ctx.path.is_some() || bare.is_some() || upstream.uri.scheme().is_some() => {
                 let query = head.query.map(|query| format!("?{query}")).unwrap_or_default();
                 (Some(format!("{}{query}", head.path)), None)
             }
@@ -84,6 +89,13 @@ impl Gate {
         }
         self.identify(ctx, &head, asked, &mut upstream.headers)?;
         route.request_headers.apply(&known, &mut upstream.headers);
+        if let Some(access) = &route.access {
+            remove_cookies(&access.hidden.cookies, &mut upstream.headers);
+            for (name, value) in ctx.subject.iter().flat_map(|subject| &subject.headers) {
+                upstream.headers.append(name, value.clone());
+            }
+            access.pass.apply(&known, &mut upstream.headers);
+        }
         Ok(())
     }
 
@@ -127,6 +139,39 @@ impl Gate {
             }
         }
         Ok(())
+    }
+}
+
+/// A query without some of its parameters; `None` if it has none of them.
+pub(super) fn without(query: &str, names: &[Box<str>]) -> Option<String> {
+    let is_one = |pair: &&str| {
+        let name = pair.split_once('=').map_or(*pair, |(name, _)| name);
+        let name = percent_encoding::percent_decode_str(name);
+        names.iter().any(|known| name.clone().eq(known.bytes()))
+    };
+    if names.is_empty() || !query.split('&').any(|pair| is_one(&pair)) {
+        return None;
+    }
+    Some(query.split('&').filter(|pair| !is_one(pair)).collect::<Vec<_>>().join("&"))
+}
+
+/// Takes cookies that hold credentials out.
+fn remove_cookies(names: &[Box<str>], headers: &mut HeaderMap) {
+    if names.is_empty() || !headers.contains_key(COOKIE) {
+        return;
+    }
+    let all: Vec<HeaderValue> = headers.get_all(COOKIE).iter().cloned().collect();
+    headers.remove(COOKIE);
+    for field in all {
+        let Ok(text) = field.to_str() else { continue };
+        let is_one = |pair: &str| {
+            let name = pair.split_once('=').map_or(pair, |(name, _)| name);
+            names.iter().any(|known| **known == *name.trim())
+        };
+        let kept: Vec<&str> = text.split(';').map(str::trim).filter(|pair| !is_one(pair)).collect();
+        if let (false, Ok(value)) = (kept.is_empty(), HeaderValue::try_from(kept.join("; "))) {
+            headers.append(COOKIE, value);
+        }
     }
 }
 

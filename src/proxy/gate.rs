@@ -15,6 +15,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use tokio::sync::watch;
 
+use super::access::Verdict;
 use super::answer::{begun, linger_for_body};
 use super::client::Trusted;
 use super::ctx::Ctx;
@@ -129,6 +130,17 @@ impl ProxyHttp for Gate {
         let Some(route) = ctx.route.clone() else {
             return Err(Error::explain(ErrorType::InternalError, "admitted without a route"));
         };
+        match self.judge(session, ctx, &route).await {
+            Verdict::Pass => {}
+            Verdict::Reject(rejection) => {
+                self.reject(session, ctx, rejection).await?;
+                return Ok(true);
+            }
+            Verdict::Answer(status, headers, body) => {
+                self.pass_on(session, ctx, status, headers, body).await?;
+                return Ok(true);
+            }
+        }
         if matches!(route.destination, Destination::Redirect(_) | Destination::Respond(_)) {
             self.mirror_answer(session, ctx, &route);
         }
@@ -262,6 +274,7 @@ impl ProxyHttp for Gate {
             return Ok(());
         }
         super::upgrade::settle(ctx, head.status);
+        super::attempt::settle_stream(ctx, head);
         if !ctx.upgraded {
             super::hop::strip_response(head);
             super::hop::frame_for(session.req_header().version, head);

@@ -1,8 +1,9 @@
 //! The life of a request. Pingora carries the bytes; what is decided about them is decided here, phase by phase.
 //!
-//! `gate` holds the hooks in their order; `admit` (who, what, which route), `attempt` (which endpoint), `forward` (the head
+//! `gate` holds the hooks in their order; `admit` (who, what, which route), `access` (who may pass, how much), `attempt` (which endpoint), `forward` (the head
 //! that goes upstream), `failure` (what an error means), `answer` (answers of our own and `finish`), `record` (the log line).
 
+mod access;
 mod admit;
 mod answer;
 mod attempt;

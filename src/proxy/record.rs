@@ -39,6 +39,11 @@ impl Gate {
             true => ("", "", "", None),
             false => (head.method.as_str(), head.host, head.path, head.query),
         };
+        let bare = query.and_then(|query| {
+            let access = ctx.route.as_ref()?.access.as_ref()?;
+            super::forward::without(query, &access.hidden.query)
+        });
+        let query = bare.as_deref().or(query);
         write(
             &self.telemetry,
             ctx,
@@ -93,6 +98,7 @@ fn write(telemetry: &crate::telemetry::Telemetry, ctx: &Ctx, told: &Told<'_>) {
         endpoint: ctx.endpoint,
         attempts: u32::from(ctx.attempts),
         durations: Durations { total, connect: ctx.timings.connect, upstream_head: ctx.timings.head },
+        subject: ctx.subject.as_ref().map(|subject| &*subject.name).filter(|name| !name.is_empty()),
         tls: connection.and_then(|connection| Some(connection.tls.as_ref()?.version)),
         reused: connection.is_some_and(|connection| connection.requests.load(std::sync::atomic::Ordering::Relaxed) > 1),
         upstream_reused: ctx.endpoint.map(|_| ctx.reused),

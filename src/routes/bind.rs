@@ -2,38 +2,33 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::bounds::{attempts, stream, timeouts};
 use super::compile::Env;
 use super::conditions::Networks;
-use super::destination::{Destination, Mirror};
+use super::destination::Destination;
 use super::matching::Matching;
 use super::pattern::Pattern;
-use super::redirect::Redirect;
-use super::respond::Respond;
-use super::route::{Route, Stream, Timeouts};
-use super::split::{Split, SplitBy};
+use super::route::Route;
 use crate::config::{self, EncodedSlash};
 use crate::facts::path::has_encoded_slash;
-use crate::policy::{Edits, Presence, Reading, Rewrite, Side, headers};
+use crate::policy::{Access, Addresses, Cors, Edits, Limit, Presence, Proof, Reading, Rewrite, Side, Sources};
 use crate::problem::{Path, Problem, nearest};
-use crate::scalar::Span;
+use crate::scalar::OneOrMany;
 use crate::upstream::Pool;
 
 /// Default of `body.max`.
 const BODY_MAX: u64 = 10 << 20;
-/// Default of `retry.attempts`, and its most.
-const ATTEMPTS: u8 = 2;
-const ATTEMPTS_MAX: u8 = 10;
-const WEIGHT_MAX: u32 = 10_000;
 
 /// What routes are bound to.
 pub(super) struct Binder<'d> {
     pub(super) env: &'d Env,
     pub(super) pools: BTreeMap<&'d str, Named>,
     pub(super) defaults: Defaults<'d>,
+    pub(super) sources: Sources<'d>,
+    pub(super) limits: BTreeMap<&'d str, Arc<Limit>>,
 }
 
 /// An upstream by name, and whether any route names it.
@@ -47,10 +42,17 @@ pub(super) struct Defaults<'d> {
     words: &'d config::Defaults,
     request_headers: Edits,
     pub(super) response_headers: Edits,
+    addresses: Option<Addresses>,
+    cors: Option<Arc<Cors>>,
+    access: Option<Arc<Access>>,
 }
 
 impl<'d> Defaults<'d> {
-    pub(super) fn bind(words: &'d config::Defaults, problems: &mut Vec<Problem>) -> Defaults<'d> {
+    pub(super) fn bind(
+        words: &'d config::Defaults,
+        sources: &Sources<'_>,
+        problems: &mut Vec<Problem>,
+    ) -> Defaults<'d> {
         let at = Path::of(["defaults"]);
         let mut reading = Reading { captures: &|_| Presence::Never, problems };
         let mut edits = |words: &Option<config::HeaderEdits>, side, word| match words {
@@ -59,10 +61,14 @@ impl<'d> Defaults<'d> {
         };
         let request_headers = edits(&words.request_headers, Side::Request, "request_headers");
         let response_headers = edits(&words.response_headers, Side::Response, "response_headers");
+        let addresses =
+            words.addresses.as_ref().map(|words| Addresses::compile(words, &at.at("addresses"), &mut reading));
+        let cors = words.cors.as_ref().map(|words| Arc::new(Cors::compile(words, &at.at("cors"), &mut reading)));
+        let access = access(words.auth.as_ref(), sources, &at, &mut reading);
         timeouts(words.timeout.as_ref(), &at, problems);
         attempts(words.retry.as_ref(), &at, problems);
         stream(words.stream.as_ref(), &at, problems);
-        Defaults { words, request_headers, response_headers }
+        Defaults { words, request_headers, response_headers, addresses, cors, access }
     }
 }
 
@@ -93,6 +99,10 @@ impl Binder<'_> {
             body,
             stream: stream_words,
             encoded_slash,
+            addresses,
+            cors,
+            auth,
+            limits,
         } = words;
         check_name(name, at, problems);
         let no_captures = &|_: &str| Presence::Never;
@@ -122,6 +132,26 @@ impl Binder<'_> {
             Some(words) => Edits::compile(words, Side::Response, &at.at("response_headers"), &mut reading),
             None => self.defaults.response_headers.clone(),
         };
+        let addresses = match addresses {
+            Some(words) => Some(Addresses::compile(words, &at.at("addresses"), &mut reading)),
+            None => self.defaults.addresses.clone(),
+        };
+        let cors = match cors {
+            Some(words) => Some(Arc::new(Cors::compile(words, &at.at("cors"), &mut reading))),
+            None => self.defaults.cors.clone(),
+        };
+        let access = match auth {
+            Some(words) => access(Some(words), &self.sources, at, &mut reading),
+            None => self.defaults.access.clone(),
+        };
+        let forward = self.forward(access.as_deref(), &mut reading);
+        let limits = self.limits(limits.as_ref(), at, &captures, &mut reading);
+        let (limits_after, limits_before): (Vec<_>, Vec<_>) = limits.into_iter().partition(|limit| limit.is_proven());
+        if let (Some(limit), None) = (limits_after.first(), &access) {
+            let message = format!("limit `{}` counts by who asks, and nobody proves it here", limit.name);
+            let problem = Problem::warning(at.at("limits"), message);
+            reading.problems.push(problem.help("write `auth`, or give the limit another key"));
+        }
         let Reading { problems, .. } = reading;
         let timeout = match timeout {
             Some(words) => timeouts(Some(words), at, problems),
@@ -148,6 +178,12 @@ impl Binder<'_> {
             body_max,
             stream,
             encoded_slash,
+            addresses,
+            cors,
+            access,
+            forward,
+            limits_before: limits_before.into(),
+            limits_after: limits_after.into(),
             removed: CancellationToken::new(),
             metrics: OnceLock::new(),
             hosts: hosts.into(),
@@ -158,113 +194,63 @@ impl Binder<'_> {
         Some((route, networks))
     }
 
-    fn destination(&mut self, words: &config::Route, at: &Path, reading: &mut Reading<'_>) -> Option<Destination> {
-        let config::Route { upstream, split, split_by, redirect, respond, .. } = words;
-        let there = [upstream.is_some(), split.is_some(), redirect.is_some(), respond.is_some()];
-        match there.into_iter().filter(|is_there| *is_there).count() {
-            0 => {
-                let help = "write one of `upstream`, `split`, `redirect`, `respond`";
-                reading.error(at, format!("route `{}` goes nowhere", words.name), help);
-            }
-            1 => {}
-            _ => {
-                let message = format!("route `{}` has more than one destination", words.name);
-                reading.error(at, message, "keep one of `upstream`, `split`, `redirect`, `respond`");
-            }
-        }
-        if split_by.is_some() && split.is_none() {
-            reading.error(&at.at("split_by"), "`split_by` without `split`", "leave it out, or write `split`");
-        }
-        if let Some(name) = upstream {
-            self.pool(name, &at.at("upstream"), reading).map(Destination::Upstream)
-        } else if let Some(shares) = split {
-            self.split(shares, split_by.as_ref(), at, reading).map(Destination::Split)
-        } else if let Some(words) = redirect {
-            Redirect::compile(words, &at.at("redirect"), reading).map(Destination::Redirect)
-        } else {
-            Respond::compile(respond.as_ref()?, &at.at("respond"), reading).map(Destination::Respond)
-        }
+    /// The pools of the services that are asked.
+    fn forward(&mut self, access: Option<&Access>, reading: &mut Reading<'_>) -> Box<[(Arc<str>, Arc<Pool>)]> {
+        let services = access.into_iter().flat_map(|access| access.proofs.iter()).filter_map(|proof| match proof {
+            Proof::Forward(service) => Some(service),
+            _ => None,
+        });
+        let bound = services.filter_map(|service| {
+            let at = Path::of(["forward_auth", &*service.name, "upstream"]);
+            Some((service.name.clone(), self.pool(&service.upstream, &at, reading)?))
+        });
+        bound.collect()
     }
 
-    fn pool(&mut self, name: &str, at: &Path, reading: &mut Reading<'_>) -> Option<Arc<Pool>> {
-        if let Some(named) = self.pools.get_mut(name) {
-            named.used = true;
-            return Some(named.pool.clone());
-        }
-        let help = match nearest(name, self.pools.keys().copied()) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("write a block `[upstream.{name}]`"),
-        };
-        reading.error(at, format!("there is no upstream `{name}`"), help);
-        None
-    }
-
-    fn split(
-        &mut self,
-        words: &[config::Share],
-        by: Option<&config::SplitBy>,
+    fn limits(
+        &self,
+        words: Option<&OneOrMany<String>>,
         at: &Path,
+        captures: &dyn Fn(&str) -> Presence,
         reading: &mut Reading<'_>,
-    ) -> Option<Split> {
-        let split_at = at.at("split");
-        let mut shares: Vec<(Arc<Pool>, u32)> = Vec::with_capacity(words.len());
-        for (index, config::Share { upstream, weight }) in words.iter().enumerate() {
-            let at = split_at.at(index);
-            if *weight > WEIGHT_MAX {
-                reading.error(&at.at("weight"), format!("{weight} is too much"), format!("0 to {WEIGHT_MAX}"));
+    ) -> Vec<Arc<Limit>> {
+        let (words, own) = match words {
+            Some(words) => (Some(words), true),
+            None => (self.defaults.words.limits.as_ref(), false),
+        };
+        let mut found = Vec::new();
+        for (index, name) in words.into_iter().flat_map(|words| words.iter()).enumerate() {
+            let at = if own { at.at("limits").at(index) } else { Path::of(["defaults", "limits", &index.to_string()]) };
+            match self.limits.get(name.as_str()) {
+                Some(limit) => {
+                    if let Some(missing) = limit.captures().find(|name| captures(name) == Presence::Never) {
+                        let message = format!("limit `{name}` counts by `path.{missing}`, which no path here captures");
+                        reading.problems.push(Problem::warning(at, message));
+                    }
+                    found.push(limit.clone());
+                }
+                None => {
+                    let help = match nearest(name, self.limits.keys().copied()) {
+                        Some(near) => format!("did you mean `{near}`?"),
+                        None => format!("write a block `[limit.{name}]`"),
+                    };
+                    reading.error(&at, format!("there is no limit `{name}`"), help);
+                }
             }
-            let Some(pool) = self.pool(upstream, &at.at("upstream"), reading) else { continue };
-            if shares.iter().any(|(known, _)| known.name() == pool.name()) {
-                reading.error(&at.at("upstream"), format!("`{upstream}` is there twice"), "add the weights up");
-            }
-            shares.push((pool, *weight));
         }
-        let by = by.and_then(|words| split_by(words, &at.at("split_by"), reading));
-        let complete = shares.len() == words.len();
-        let split = Split::new(shares, by);
-        if split.is_none() && complete {
-            reading.error(&split_at, "no share has weight", "give at least one upstream a weight above 0");
-        }
-        split
-    }
-
-    fn mirror(&mut self, words: &config::Mirror, at: &Path, reading: &mut Reading<'_>) -> Option<Mirror> {
-        let config::Mirror { upstream, percent, body_max: _, compare_headers, timeout, in_flight } = words;
-        if !(0.0..=100.0).contains(percent) {
-            reading.error(&at.at("percent"), format!("{percent} is not a percentage"), "0 to 100");
-        }
-        check_span(Some(*timeout), &at.at("timeout"), reading.problems);
-        if *in_flight == 0 {
-            reading.error(&at.at("in_flight"), "nothing would be copied", "leave `mirror` out to copy nothing");
-        }
-        let compare = compare_headers.iter().enumerate();
-        let compare = compare
-            .filter_map(|(index, text)| headers::name(text, &at.at("compare_headers").at(index), reading))
-            .collect();
-        let pool = self.pool(upstream, &at.at("upstream"), reading)?;
-        Some(Mirror::new(pool, words, compare, usize::try_from(*in_flight).ok()?))
+        found
     }
 }
 
-fn split_by(words: &config::SplitBy, at: &Path, reading: &mut Reading<'_>) -> Option<SplitBy> {
-    match (&words.cookie, &words.fact) {
-        (Some(cookie), None) => {
-            let legal = http::HeaderName::from_bytes(cookie.as_bytes()).is_ok();
-            if !legal {
-                let help = "names are tokens (RFC 6265 4.1.1)";
-                reading.error(&at.at("cookie"), format!("`{cookie}` is not the name of a cookie"), help);
-            }
-            legal.then(|| SplitBy::Cookie(cookie.as_str().into()))
-        }
-        (None, Some(fact)) => {
-            // A fact is a template of nothing else: captures are checked the same way.
-            let template = reading.template(&format!("{{{fact}}}"), &at.at("fact"), Presence::Sometimes)?;
-            template.facts().next().cloned().map(SplitBy::Fact)
-        }
-        (Some(_), Some(_)) | (None, None) => {
-            reading.error(at, "`split_by` is by one thing", "write either `cookie` or `fact`");
-            None
-        }
+fn access(
+    words: Option<&config::Auth>,
+    sources: &Sources<'_>,
+    at: &Path,
+    reading: &mut Reading<'_>,
+) -> Option<Arc<Access>> {
+    match words? {
+        config::Auth::None(_) => None,
+        config::Auth::Some(words) => Some(Arc::new(Access::compile(words, sources, &at.at("auth"), reading))),
     }
 }
 
@@ -303,44 +289,5 @@ fn check_prefix(rewrite: &Rewrite, patterns: &[Pattern], at: &Path, reading: &mu
     {
         let problem = Problem::warning(at.at("rewrite"), format!("no path of this route begins with `{prefix}/`"));
         reading.problems.push(problem.help("the prefix is compared with the path as asked for"));
-    }
-}
-
-fn timeouts(words: Option<&config::Timeout>, at: &Path, problems: &mut Vec<Problem>) -> Timeouts {
-    let (mut connect, mut head, mut idle, mut request) = (None, None, None, None);
-    if let Some(words) = words {
-        (connect, head, idle, request) = (words.connect, words.head, words.idle, words.request);
-        let at = at.at("timeout");
-        for (span, word) in [(connect, "connect"), (head, "head"), (idle, "idle"), (request, "request")] {
-            check_span(span, &at.at(word), problems);
-        }
-    }
-    let or = |span: Option<Span>, secs| span.map_or(Duration::from_secs(secs), |span| span.0);
-    Timeouts { connect: or(connect, 2), head: or(head, 30), idle: or(idle, 60), request: request.map(|span| span.0) }
-}
-
-fn attempts(words: Option<&config::Retry>, at: &Path, problems: &mut Vec<Problem>) -> u8 {
-    let attempts = words.map_or(ATTEMPTS, |retry| retry.attempts);
-    if !(1..=ATTEMPTS_MAX).contains(&attempts) {
-        let message = format!("{attempts} attempts");
-        problems.push(
-            Problem::error(at.at("retry").at("attempts"), message)
-                .help(format!("1 to {ATTEMPTS_MAX}; the first try counts, so 1 means no retries")),
-        );
-    }
-    attempts
-}
-
-fn stream(words: Option<&config::Stream>, at: &Path, problems: &mut Vec<Problem>) -> Stream {
-    let Some(config::Stream { max_age, on_remove }) = words else {
-        return Stream { max_age: None, on_remove: config::OnRemove::default() };
-    };
-    check_span(*max_age, &at.at("stream").at("max_age"), problems);
-    Stream { max_age: max_age.map(|span| span.0), on_remove: *on_remove }
-}
-
-fn check_span(span: Option<Span>, at: &Path, problems: &mut Vec<Problem>) {
-    if span.is_some_and(|span| span.0.is_zero()) {
-        problems.push(Problem::error(at.clone(), "no time at all").help("write a duration above zero, such as `30s`"));
     }
 }

@@ -13,6 +13,7 @@ use super::route::Route;
 use super::table::{Entry, Table};
 use super::trie::Trie;
 use crate::config::{Document, Match};
+use crate::policy::{ApiKeys, ForwardAuth, Issuer, Limit, Presence, Proving, Reading, Sources, Users};
 use crate::problem::{Path, Problem};
 use crate::settings::{ListenProtocol, Settings};
 use crate::upstream::{Pools, Spec};
@@ -112,7 +113,7 @@ impl Env {
 /// Its `revision` is empty: the caller knows the text.
 pub fn compile(document: &Document, env: &Env, pools: &Pools) -> (Option<Table>, Vec<Problem>) {
     let mut problems = Vec::new();
-    let Document { format: _, upstream, host, defaults, route: routes, test: _ } = document;
+    let Document { format: _, upstream, host, defaults, route: routes, test: _, .. } = document;
     if env.listeners.len() > LISTENERS_MAX {
         problems.push(Problem::error(Path::default(), format!("more than {LISTENERS_MAX} listeners")));
     }
@@ -126,8 +127,9 @@ pub fn compile(document: &Document, env: &Env, pools: &Pools) -> (Option<Table>,
         named.insert(name.as_str(), Named { pool, used: false });
     }
     let names = Names::compile(host, env, &mut problems);
-    let defaults = Defaults::bind(defaults, &mut problems);
-    let mut binder = Binder { env, pools: named, defaults };
+    let (sources, limits) = sources(document, &mut problems);
+    let defaults = Defaults::bind(defaults, &sources, &mut problems);
+    let mut binder = Binder { env, pools: named, defaults, sources, limits };
     let mut index = Index::default();
     check_names(document, &mut problems);
     for (number, words) in routes.iter().enumerate() {
@@ -136,6 +138,7 @@ pub fn compile(document: &Document, env: &Env, pools: &Pools) -> (Option<Table>,
             index.insert(route, networks, number, &mut problems);
         }
     }
+    check_open(document, &index.routes, &mut problems);
     for (name, _) in binder.pools.iter().filter(|(_, named)| !named.used) {
         let problem = Problem::warning(Path::of(["upstream", name]), format!("no route uses upstream `{name}`"));
         problems.push(problem.help("it is resolved and checked all the same"));
@@ -154,10 +157,100 @@ pub fn compile(document: &Document, env: &Env, pools: &Pools) -> (Option<Table>,
         reserved_headers,
         listeners: env.listeners.clone().into(),
         names,
+        issuers: binder.sources.issuers.values().cloned().collect(),
+        limits: binder.limits.values().cloned().collect(),
+        proving: binder.sources.proving.clone(),
         hosts: index.hosts,
         trie: index.trie,
     };
     (Some(table), problems)
+}
+
+/// What routes may name beside upstreams. Every word of a document is named here or above.
+fn sources<'d>(document: &'d Document, problems: &mut Vec<Problem>) -> (Sources<'d>, BTreeMap<&'d str, Arc<Limit>>) {
+    let Document { issuer, api_keys, users, forward_auth, limit, auth_failures, .. } = document;
+    let mut limits = BTreeMap::new();
+    for (name, words) in limit {
+        let at = Path::of(["limit", name]);
+        check_block(name, &at, problems);
+        if let Some(limit) = Limit::compile(name, words, &at, problems) {
+            limits.insert(name.as_str(), Arc::new(limit));
+        }
+    }
+    let mut issuers = BTreeMap::new();
+    for (name, words) in issuer {
+        let at = Path::of(["issuer", name]);
+        check_block(name, &at, problems);
+        if let Some(issuer) = Issuer::compile(name, words, &at, problems) {
+            issuers.insert(name.as_str(), Arc::new(issuer));
+        }
+    }
+    let mut keys = BTreeMap::new();
+    for (name, words) in api_keys {
+        let set = ApiKeys::compile(name, words, &limits, &Path::of(["api_keys", name]), problems);
+        keys.insert(name.as_str(), Arc::new(set));
+    }
+    let mut sets = BTreeMap::new();
+    for (name, words) in users {
+        sets.insert(name.as_str(), Arc::new(Users::compile(name, words, &Path::of(["users", name]), problems)));
+    }
+    let mut forward = BTreeMap::new();
+    let mut reading = Reading { captures: &|_| Presence::Never, problems };
+    for (name, words) in forward_auth {
+        let service = ForwardAuth::compile(name, words, &Path::of(["forward_auth", name]), &mut reading);
+        forward.insert(name.as_str(), Arc::new(service));
+    }
+    let proving = Arc::new(Proving::new(auth_failures));
+    (Sources { issuers, api_keys: keys, users: sets, forward, proving }, limits)
+}
+
+fn check_block(name: &str, at: &Path, problems: &mut Vec<Problem>) {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if name.is_empty() || name.len() > 64 || !name.bytes().all(legal) || name.starts_with('.') {
+        let help = "letters, digits, `-`, `_` and `.`; 64 at most";
+        problems.push(Problem::error(at.clone(), format!("`{name}` is not a name")).help(help));
+    }
+}
+
+/// Tells of routes that are open where a wider one asks for proof: what is more specific wins, and nobody may have meant it.
+fn check_open(document: &Document, routes: &[Route], problems: &mut Vec<Problem>) {
+    let mut asked: BTreeMap<(String, &str), &str> = BTreeMap::new();
+    for route in routes.iter().filter(|route| route.access.is_some()) {
+        for (host, pattern) in route.hosts.iter().flat_map(|host| route.patterns.iter().map(move |one| (host, one))) {
+            if let Some(prefix) = pattern.text().strip_suffix("/*") {
+                asked.insert((host.to_string(), prefix), &route.name);
+            }
+        }
+    }
+    if asked.is_empty() {
+        return;
+    }
+    let explicit = |name: &str| {
+        let words = document.route.iter().find(|words| words.name == name);
+        words.is_some_and(|words| words.auth.is_some())
+    };
+    for route in routes.iter().filter(|route| route.access.is_none() && !explicit(&route.name)) {
+        let wider = route.hosts.iter().find_map(|host| {
+            let host = host.to_string();
+            route.patterns.iter().find_map(|pattern| {
+                let mut path = pattern.text();
+                while let Some((front, _)) = path.rsplit_once('/') {
+                    path = front;
+                    if let Some(name) = asked.get(&(host.clone(), path)) {
+                        return Some(*name);
+                    }
+                }
+                None
+            })
+        });
+        let number = document.route.iter().position(|words| *words.name == *route.name);
+        if let (Some(wider), Some(number)) = (wider, number) {
+            let path = Path::of(["route".to_owned(), number.to_string()]);
+            let message =
+                format!("route `{}` is open, and route `{wider}`, which is wider, asks for proof", route.name);
+            problems.push(Problem::warning(path, message).help("write `auth`, or `auth = \"none\"` if it is meant"));
+        }
+    }
 }
 
 /// Routes under their hosts and patterns.
@@ -269,8 +362,7 @@ fn check_names(document: &Document, problems: &mut Vec<Problem>) {
 
 /// Names of the request headers that routes write, `_` as `-`.
 fn reserved(routes: &[Route]) -> Box<[Box<str>]> {
-    let names: BTreeSet<&str> =
-        routes.iter().flat_map(|route| route.request_headers.written()).map(http::HeaderName::as_str).collect();
+    let names: BTreeSet<&str> = routes.iter().flat_map(Route::reserves).map(http::HeaderName::as_str).collect();
     let dashed: BTreeSet<Box<str>> = names.into_iter().map(|name| name.replace('_', "-").into()).collect();
     dashed.into_iter().collect()
 }

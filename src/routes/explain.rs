@@ -14,7 +14,7 @@ use super::outcome::Outcome;
 use super::question::{Question, QuestionError};
 use super::route::Route;
 use super::table::{Entry, Found, Table};
-use crate::facts::{Captures, Head};
+use crate::facts::{Captures, Head, Subject};
 use crate::rejection::Code;
 
 /// Why a request goes where it goes.
@@ -52,6 +52,9 @@ pub struct Why {
     pub captures: BTreeMap<String, String>,
     pub request_headers: HeaderChanges,
     pub response_headers: HeaderChanges,
+    /// What is asked on the way, in its order.
+    #[serde(default)]
+    pub policies: Vec<String>,
 }
 
 /// Names only: values may be secrets.
@@ -83,7 +86,7 @@ impl Table {
     pub fn answer(&self, question: &Question) -> Result<Explanation, QuestionError> {
         let asking = question.read(self)?;
         Ok(asking.with_head(|head| match head {
-            Ok(head) => self.explain(head),
+            Ok(head) => self.explain(head, asking.subject()),
             Err(malformed) => Explanation {
                 revision: self.revision.to_string(),
                 request: None,
@@ -95,7 +98,7 @@ impl Table {
     }
 
     /// Explains a request.
-    pub fn explain(&self, head: &Head<'_>) -> Explanation {
+    pub fn explain(&self, head: &Head<'_>, subject: Option<&Subject>) -> Explanation {
         let found = self.find(head);
         let set = self.hosts.find(head.host);
         let set_host = set.and_then(|set| self.hosts.patterns().into_iter().find(|(_, root)| *root == set));
@@ -137,7 +140,7 @@ impl Table {
         Explanation {
             revision: self.revision.to_string(),
             request: Some(understood(head)),
-            outcome: Outcome::of(&found, head),
+            outcome: Outcome::of(&found, head, subject),
             why,
             others: others.collect(),
         }
@@ -229,7 +232,18 @@ fn why(route: &Route, host: &HostPattern, path: Option<String>, fit: Fit, captur
         captures,
         request_headers: changes(&route.request_headers),
         response_headers: changes(&route.response_headers),
+        policies: policies(route),
     }
+}
+
+fn policies(route: &Route) -> Vec<String> {
+    let mut all = Vec::new();
+    all.extend(route.addresses.is_some().then(|| "addresses".to_owned()));
+    all.extend(route.cors.is_some().then(|| "cors".to_owned()));
+    all.extend(route.limits_before.iter().map(|limit| format!("limit {}", limit.name)));
+    all.extend(route.access.as_ref().map(|access| format!("auth: {}", access.described())));
+    all.extend(route.limits_after.iter().map(|limit| format!("limit {}", limit.name)));
+    all
 }
 
 fn understood(head: &Head<'_>) -> Understood {

@@ -10,6 +10,7 @@
 //! through the same lookup. Nothing here knows Pingora, sockets or the source of a document.
 
 mod bind;
+mod bounds;
 pub mod cases;
 mod compile;
 mod conditions;

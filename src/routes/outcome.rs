@@ -9,7 +9,7 @@ use super::destination::Destination;
 use super::pattern::PathCaptures;
 use super::route::Route;
 use super::table::Found;
-use crate::facts::Head;
+use crate::facts::{Head, Subject};
 use crate::policy::{Target, Unfilled};
 use crate::rejection::Code;
 
@@ -51,9 +51,10 @@ pub struct UpstreamShare {
 }
 
 impl Outcome {
-    pub(super) fn of(found: &Found<'_>, head: &Head<'_>) -> Outcome {
+    /// Who asks is as it is said; `None`: nobody shows credentials.
+    pub(super) fn of(found: &Found<'_>, head: &Head<'_>, subject: Option<&Subject>) -> Outcome {
         match found {
-            Found::Route { route, captures } => Outcome::of_route(route, captures, head),
+            Found::Route { route, captures } => Outcome::of_route(route, captures, head, subject),
             Found::Refused { route, cause } => Outcome {
                 route: Some(route.name.to_string()),
                 ..Outcome::rejected(Code::BadRequest, cause.to_string())
@@ -80,10 +81,26 @@ impl Outcome {
         Outcome { status, code: Some(code.as_str().into()), cause: Some(cause), ..Outcome::default() }
     }
 
-    fn of_route(route: &Route, captures: &PathCaptures, head: &Head<'_>) -> Outcome {
+    fn of_route(route: &Route, captures: &PathCaptures, head: &Head<'_>, subject: Option<&Subject>) -> Outcome {
         let name = Some(route.name.to_string());
         let captured = route.captured(captures, head.path);
-        let facts = route.facts(head, &captured);
+        let facts = route.facts(head, &captured, subject);
+        let denied = |code, cause: String| Outcome { route: name.clone(), ..Outcome::rejected(code, cause) };
+        if route.addresses.as_ref().is_some_and(|addresses| !addresses.allow(head.client)) {
+            return denied(Code::AddressDenied, "the client's address may not ask".to_owned());
+        }
+        if let Some(access) = &route.access {
+            match subject {
+                None if !access.lets_anybody() => {
+                    return denied(Code::AuthRequired, "the request has no credentials".to_owned());
+                }
+                Some(subject) if access.missing(subject).is_some() => {
+                    let claim = access.missing(subject).map(|missing| missing.claim.to_string()).unwrap_or_default();
+                    return denied(Code::AuthForbidden, format!("claim `{claim}` does not suffice"));
+                }
+                _ => {}
+            }
+        }
         let refused = |unfilled: Unfilled| Outcome {
             route: name.clone(),
             ..Outcome::rejected(Code::BadRequest, unfilled.to_string())

@@ -10,11 +10,11 @@ use super::host::{self, HostError};
 use super::table::Table;
 use crate::config::{GivenCertificate, TestCase};
 use crate::facts::path::{self, PathError};
-use crate::facts::{ClientCertificate, Head, Scheme};
+use crate::facts::{ClientCertificate, Head, Proven, Scheme, Subject};
 use crate::problem::nearest;
 
 /// What is asked, as text.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
     /// `METHOD URL`.
@@ -30,6 +30,9 @@ pub struct Question {
     /// The certificate that the client showed.
     #[serde(default)]
     pub client_certificate: Option<ClientCertificate>,
+    /// Claims of whoever is proven to ask. Default: nobody shows credentials.
+    #[serde(default)]
+    pub claims: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// The question makes no sense: unlike a bad request, no client can ask it.
@@ -57,6 +60,7 @@ pub(super) struct Asking<'q> {
     client: IpAddr,
     listener: Cow<'q, str>,
     client_certificate: Option<&'q ClientCertificate>,
+    subject: Option<Subject>,
 }
 
 /// Why the gateway refuses the request before it looks for a route.
@@ -79,6 +83,7 @@ impl From<&TestCase> for Question {
             from: given.from.clone(),
             listen: given.listen.clone(),
             client_certificate: given.client_certificate.as_ref().map(shown),
+            claims: given.claims.clone(),
         }
     }
 }
@@ -116,7 +121,22 @@ impl Question {
         let listener = self.listener(table)?;
         let headers = self.read_headers(table)?;
         let client_certificate = self.client_certificate.as_ref();
-        Ok(Asking { method, scheme, authority, raw_path, query, headers, client, listener, client_certificate })
+        let subject = self.claims.clone().map(|claims| {
+            let name = claims.get("sub").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+            Subject { claims, ..Subject::new(Proven::Jwt, &name, &"given".into()) }
+        });
+        Ok(Asking {
+            method,
+            scheme,
+            authority,
+            raw_path,
+            query,
+            headers,
+            client,
+            listener,
+            client_certificate,
+            subject,
+        })
     }
 
     fn read_headers(&self, table: &Table) -> Result<HeaderMap, QuestionError> {
@@ -149,6 +169,10 @@ impl Question {
 }
 
 impl Asking<'_> {
+    pub(super) fn subject(&self) -> Option<&Subject> {
+        self.subject.as_ref()
+    }
+
     /// Hands the head on as the gateway would understand it, or says why it would refuse it.
     pub(super) fn with_head<R>(&self, then: impl FnOnce(Result<&Head<'_>, Malformed>) -> R) -> R {
         let (host, path) = match self.normalise() {

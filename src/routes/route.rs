@@ -9,10 +9,11 @@ use super::conditions::Conditions;
 use super::destination::{Destination, Mirror};
 use super::host::HostPattern;
 use super::pattern::{Captured, PathCaptures, Pattern};
-use crate::config::{EncodedSlash, OnRemove};
-use crate::facts::{Head, Known};
-use crate::policy::{Edits, Rewrite};
+use crate::config::{EncodedSlash, OnExpiry, OnRemove};
+use crate::facts::{Head, Known, Subject};
+use crate::policy::{Access, Addresses, Cors, Edits, Limit, Rewrite};
 use crate::telemetry::RouteMetrics;
+use crate::upstream::Pool;
 
 /// A request keeps its route, never the whole table.
 #[derive(Debug)]
@@ -30,6 +31,14 @@ pub struct Route {
     pub body_max: u64,
     pub stream: Stream,
     pub encoded_slash: EncodedSlash,
+    pub addresses: Option<Addresses>,
+    pub cors: Option<Arc<Cors>>,
+    pub access: Option<Arc<Access>>,
+    /// Of the services that `access` asks, by the name of their block.
+    pub forward: Box<[(Arc<str>, Arc<Pool>)]>,
+    /// Checked before it is proven who asks, and after.
+    pub limits_before: Box<[Arc<Limit>]>,
+    pub limits_after: Box<[Arc<Limit>]>,
     /// Cancelled when a change removes the route; only `stream.on_remove = "drain"` listens.
     pub removed: CancellationToken,
     /// Bound when the table is adopted.
@@ -53,6 +62,7 @@ pub struct Timeouts {
 pub struct Stream {
     pub max_age: Option<Duration>,
     pub on_remove: OnRemove,
+    pub on_expiry: OnExpiry,
 }
 
 impl Route {
@@ -63,8 +73,19 @@ impl Route {
     }
 
     /// What is known about a request of this route.
-    pub fn facts<'a>(&'a self, head: &'a Head<'a>, captured: &'a Captured<'a>) -> Known<'a, Captured<'a>> {
-        Known { head, route: Some(&self.name), captures: captured }
+    pub fn facts<'a>(
+        &'a self,
+        head: &'a Head<'a>,
+        captured: &'a Captured<'a>,
+        subject: Option<&'a Subject>,
+    ) -> Known<'a, Captured<'a>> {
+        Known { head, route: Some(&self.name), captures: captured, subject }
+    }
+
+    /// Request headers that only the gateway writes.
+    pub(super) fn reserves(&self) -> impl Iterator<Item = &http::HeaderName> {
+        let access = self.access.iter().flat_map(|access| access.pass.written().chain(access.taken()));
+        self.request_headers.written().chain(access)
     }
 
     /// Keeps what outlives a table: who waits for the route's removal, its counters, its mirrors in flight.

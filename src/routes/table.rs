@@ -17,7 +17,7 @@ use super::trie::Trie;
 use crate::config::{Cleartext, ClientCertificateMode, EncodedSlash};
 use crate::facts::path::{PathError, has_encoded_slash};
 use crate::facts::{Head, Scheme};
-use crate::policy::Edits;
+use crate::policy::{Edits, Issuer, Limit, Proving, Revocations};
 use crate::upstream::{Pool, Spec};
 
 /// All routes of a document.
@@ -37,6 +37,9 @@ pub struct Table {
     pub(super) listeners: Box<[Listener]>,
     /// What holds for names.
     pub names: Names,
+    pub issuers: Vec<Arc<Issuer>>,
+    pub limits: Vec<Arc<Limit>>,
+    pub(super) proving: Arc<Proving>,
     pub(super) hosts: Hosts,
     pub(super) trie: Trie<Leaf>,
 }
@@ -196,8 +199,28 @@ impl Table {
         self.routes.iter().find(|route| &*route.name == name)
     }
 
+    /// What was revoked holds under every table. Before the table is shared.
+    pub fn revoke_by(&self, revocations: &Arc<Revocations>) {
+        self.proving.revoke_by(revocations);
+    }
+
     /// Takes over what belongs to routes and not to tables, by name. Before the table is shared.
     pub fn inherit(&mut self, previous: &Table) {
+        self.proving.inherit(&previous.proving);
+        for issuer in &self.issuers {
+            previous
+                .issuers
+                .iter()
+                .filter(|known| known.name() == issuer.name())
+                .for_each(|known| issuer.inherit(known));
+        }
+        let limits: ahash::AHashMap<&str, &Arc<Limit>> =
+            previous.limits.iter().map(|limit| (&*limit.name, limit)).collect();
+        for limit in &self.limits {
+            if let Some(known) = limits.get(&*limit.name) {
+                limit.inherit(known);
+            }
+        }
         let by_name: ahash::AHashMap<&str, &Arc<Route>> =
             previous.routes.iter().map(|route| (&*route.name, route)).collect();
         for route in &mut self.routes {

@@ -6,7 +6,6 @@
 
 mod acme;
 mod clients;
-mod fetch;
 mod files;
 mod internal;
 mod names;

@@ -23,7 +23,7 @@ use x509_parser::oid_registry::OID_PKIX_ACCESS_DESCRIPTOR_OCSP;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::AlgorithmIdentifier;
 
-use super::fetch::{Failure, fetch};
+use crate::fetch::{self, Failure, Trust, fetch};
 
 /// How often certificates are looked through for those that need an answer.
 const LOOK: Duration = Duration::from_secs(5);
@@ -147,7 +147,7 @@ async fn ask(url: &str, chain: &[CertificateDer<'_>]) -> Result<Answer, Failure>
         .header(header::CONTENT_TYPE, "application/ocsp-request")
         .header(header::ACCEPT, "application/ocsp-response")
         .body(Full::new(Bytes::from(question(leaf, issuer)?)))?;
-    let (status, body) = fetch(request).await?;
+    let fetch::Answer { status, body, .. } = fetch(request, &Trust::default()).await?;
     if status != StatusCode::OK {
         return Err(format!("the responder answered {status}").into());
     }

@@ -30,6 +30,8 @@ async fn ask(document: String, change: impl FnOnce(&mut Settings), bytes: impl A
 }
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: app.test\r\n\r\n";
+/// The rest of a route that wants an API key: `k1`.
+const KEYS: &str = "auth = { any = [{ api_key = \"partners\" }] }\n[api_keys.partners]\nkeys = [{ name = \"one\", sha256 = \"6ab9f1eb8f7d3388f4f9d586f66e99fd54080df2c446f0e58668b09c08a16dd0\" }]\n";
 const POST: &str = "POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 4\r\n\r\nbody";
 
 /// An origin that never answers, and a gateway with one request waiting for it.
@@ -83,6 +85,30 @@ async fn reach(code: Code) -> Option<Reached> {
             client.send(GET.replace("app.test", "elsewhere.test")).await;
             let answer = client.answer().await;
             Reached { gateway, answer }
+        }
+        Code::AddressDenied => ask(format!("{}addresses = {{ deny = \"127.0.0.0/8\" }}\n", fixed()), |_| {}, GET).await,
+        Code::AuthRequired => ask(format!("{}{KEYS}", fixed()), |_| {}, GET).await,
+        Code::AuthInvalid => {
+            ask(format!("{}{KEYS}", fixed()), |_| {}, GET.replace("\r\n\r\n", "\r\nX-Api-Key: bad\r\n\r\n")).await
+        }
+        Code::AuthForbidden => {
+            let auth = KEYS.replace("] }\n[", "], require = { claim = \"none\" } }\n[");
+            ask(format!("{}{auth}", fixed()), |_| {}, GET.replace("\r\n\r\n", "\r\nX-Api-Key: k1\r\n\r\n")).await
+        }
+        Code::AuthUnavailable => {
+            let nobody = Port::free().address();
+            let document = format!(
+                "{}auth = {{ any = [{{ forward = \"a\" }}] }}\n[forward_auth.a]\nupstream = \"a\"\n[upstream.a]\naddress = \"{nobody}\"\n",
+                fixed()
+            );
+            ask(document, |_| {}, GET).await
+        }
+        Code::Limit => {
+            let document = format!(
+                "{}limits = \"none\"\n[limit.none]\nrate = \"1/h\"\nkey = \"header.x\"\nmissing = \"deny\"\n",
+                fixed()
+            );
+            ask(document, |_| {}, GET).await
         }
         Code::UpstreamConnect => ask(routes::all_to(Port::free().address()), |_| {}, GET).await,
         Code::UpstreamTls => {
@@ -170,6 +196,12 @@ each_code! {
     body_too_large: BodyTooLarge,
     uri_too_long: UriTooLong,
     misdirected: Misdirected,
+    address_denied: AddressDenied,
+    auth_required: AuthRequired,
+    auth_invalid: AuthInvalid,
+    auth_forbidden: AuthForbidden,
+    auth_unavailable: AuthUnavailable,
+    limit: Limit,
     head_too_large: HeadTooLarge,
     upstream_connect: UpstreamConnect,
     upstream_tls: UpstreamTls,

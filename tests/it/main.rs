@@ -5,6 +5,7 @@
 #[macro_use]
 mod kit;
 
+mod access;
 mod acme;
 mod acme_authorities;
 mod acme_names;
@@ -20,14 +21,17 @@ mod corpus;
 mod deploy;
 mod destinations;
 mod floods;
+mod forgeries;
 mod grpc;
 mod headers;
 mod health;
 mod leaving;
+mod limits;
 mod names;
 mod protocols;
 mod proxy_protocol;
 mod retries;
+mod revocations;
 mod rewriting;
 mod routing;
 mod seeing;
@@ -36,6 +40,7 @@ mod soak;
 mod streaming;
 mod systems;
 mod tidy;
+mod tokens;
 mod upstream_tls;
 mod websocket;
 mod wire;

@@ -106,7 +106,7 @@ fn splits_follow_weight_cookie_and_fact() {
         let Found::Route { route, captures } = table.find(&head) else { panic!("no route") };
         let crate::routes::Destination::Split(split) = &route.destination else { panic!("no split") };
         let captured = route.captured(&captures, head.path);
-        let chosen = split.choose(&head, &route.facts(&head, &captured)).expect("share");
+        let chosen = split.choose(&head, &route.facts(&head, &captured, None)).expect("share");
         (chosen.pool.name().to_string(), chosen.set_cookie.map(|value| value.to_str().expect("text").to_owned()))
     };
     let by_fact = text("split_by = { fact = 'header.x-user' }");
@@ -158,7 +158,7 @@ fn bodies_are_escaped_for_their_type() {
         let Found::Route { route, captures } = table.find(&head) else { panic!("no route") };
         let crate::routes::Destination::Respond(respond) = &route.destination else { panic!("no answer") };
         let captured = route.captured(&captures, head.path);
-        assert_eq!(respond.body(&route.facts(&head, &captured)), expect, "{content_type}");
+        assert_eq!(respond.body(&route.facts(&head, &captured, None)), expect, "{content_type}");
     }
 }
 

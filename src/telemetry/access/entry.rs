@@ -42,6 +42,8 @@ pub struct Entry<'a> {
     pub endpoint: Option<SocketAddr>,
     pub attempts: u32,
     pub durations: Durations,
+    /// Who was proven to ask.
+    pub subject: Option<&'a str>,
     /// `TLSv1.3`
     pub tls: Option<&'a str>,
     /// An earlier request came over the same connection of the client.
@@ -86,6 +88,7 @@ impl Default for Entry<'_> {
             endpoint: None,
             attempts: 0,
             durations: Durations::default(),
+            subject: None,
             tls: None,
             reused: false,
             upstream_reused: None,
@@ -119,6 +122,7 @@ impl Entry<'_> {
             endpoint,
             attempts,
             durations: Durations { total, connect, upstream_head },
+            subject,
             tls,
             reused,
             upstream_reused,
@@ -171,6 +175,7 @@ impl Entry<'_> {
                 line.milliseconds(name, duration);
             }
         }
+        line.maybe_text(key!("subject"), subject);
         line.maybe_text(key!("tls"), tls);
         line.boolean(key!("reused"), reused);
         if let Some(reused) = upstream_reused {

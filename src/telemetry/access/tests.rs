@@ -66,6 +66,7 @@ fn a_line_holds_every_field() {
             connect: Some(Duration::from_micros(1)),
             upstream_head: Some(Duration::from_secs(2)),
         },
+        subject: Some("alice"),
         tls: Some("TLSv1.3"),
         reused: true,
         upstream_reused: Some(false),
@@ -77,7 +78,7 @@ fn a_line_holds_every_field() {
         "query": "a=1&token=***", "protocol": "HTTP/2", "status": 502, "code": "upstream_reset",
         "cause": "connection reset", "bytes_in": 3, "bytes_out": 4, "upstream": "pocketbase",
         "endpoint": "[::1]:8090", "attempts": 2, "total_ms": 12.345, "connect_ms": 0.001, "upstream_head_ms": 2000.0,
-        "tls": "TLSv1.3", "reused": true, "upstream_reused": false,
+        "subject": "alice", "tls": "TLSv1.3", "reused": true, "upstream_reused": false,
     });
     assert_eq!(read, expect);
     let docs = include_str!("../../../docs/logging.md");

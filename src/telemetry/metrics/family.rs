@@ -60,6 +60,10 @@ families! {
     CERTIFICATE_FAILING = Gauge "tollgate_certificate_failing" ["certificate", "source"]
         "1 if reading or ordering a certificate failed when it was last tried.";
 
+    LIMIT_REQUESTS = Counter "tollgate_limit_requests_total" ["limit", "result"] "Requests that a limit has counted.";
+    LIMIT_KEYS = Gauge "tollgate_limit_keys" ["limit"] "Keys that a limit remembers.";
+    LIMIT_EVICTIONS = Counter "tollgate_limit_evictions_total" ["limit"] "Keys that were forgotten for others.";
+
     CONFIG_INFO = Gauge "tollgate_config_info" ["revision"] "1, for the revision of the document applied.";
     CONFIG_APPLIED = Gauge "tollgate_config_applied_timestamp_seconds" [] "When that revision was applied.";
     CONFIG_CHANGES = Counter "tollgate_config_changes_total" ["result"] "Documents seen, by result.";

@@ -64,6 +64,19 @@ pub struct Readings {
     pub tasks: BTreeMap<&'static str, usize>,
     /// Name, source, and when it ends, in seconds since 1970.
     pub certificates: Vec<CertificateReading>,
+    pub limits: Vec<LimitReading>,
+}
+
+/// How a limit stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct LimitReading {
+    pub name: String,
+    pub allowed: u64,
+    pub limited: u64,
+    /// Would have been refused.
+    pub dry_run: u64,
+    pub keys: u64,
+    pub evicted: u64,
 }
 
 /// How a certificate stands. Times in seconds since 1970.
@@ -146,6 +159,13 @@ impl Metrics {
             if let Some(at) = next_order {
                 out.value(&family::CERTIFICATE_NEXT_ORDER, &[name, source], *at as f64);
             }
+        }
+        for LimitReading { name, allowed, limited, dry_run, keys, evicted } in &readings.limits {
+            for (outcome, count) in [("allowed", allowed), ("limited", limited), ("dry_run", dry_run)] {
+                out.value(&family::LIMIT_REQUESTS, &[name, outcome], *count as f64);
+            }
+            out.value(&family::LIMIT_KEYS, &[name], *keys as f64);
+            out.value(&family::LIMIT_EVICTIONS, &[name], *evicted as f64);
         }
         process::expose(&mut out);
         out.text()

@@ -44,6 +44,7 @@ fn busy() -> (Metrics, Readings) {
         resolutions: [5, 0, 6],
         ..PoolReading::default()
     };
+    let limits = vec![LimitReading { name: "per_client".to_owned(), allowed: 3, ..LimitReading::default() }];
     let certificates = vec![CertificateReading {
         name: "main".to_owned(),
         source: "file".to_owned(),
@@ -51,7 +52,7 @@ fn busy() -> (Metrics, Readings) {
         next_order: Some(1_790_000_000),
         failing: false,
     }];
-    (metrics, Readings { pools: vec![pool], tasks: BTreeMap::from([("resolver", 2)]), certificates })
+    (metrics, Readings { pools: vec![pool], tasks: BTreeMap::from([("resolver", 2)]), certificates, limits })
 }
 
 #[test]

@@ -14,8 +14,8 @@ use tokio::time::timeout;
 use super::{Acme, AcmeCertificate, Wish};
 use crate::bounded::Bounded;
 use crate::facts::host;
+use crate::fetch::{Failure, Trust, fetch};
 use crate::settings::OnDemand;
-use crate::tls::fetch::{Failure, fetch};
 
 /// How long a refusal is remembered.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
@@ -213,5 +213,5 @@ fn normal(name: &str) -> Option<String> {
 async fn put(url: &str, name: &str) -> Result<bool, Failure> {
     let parted = if url.contains('?') { '&' } else { '?' };
     let request = http::Request::get(format!("{url}{parted}domain={name}")).body(Full::default())?;
-    Ok(fetch(request).await?.0 == http::StatusCode::OK)
+    Ok(fetch(request, &Trust::default()).await?.status == http::StatusCode::OK)
 }

@@ -39,6 +39,7 @@ pub(crate) mod raw;
 pub(crate) mod routes;
 pub(crate) mod settings;
 pub(crate) mod tls;
+pub(crate) mod tokens;
 pub(crate) mod tollgate;
 pub(crate) mod websocket;
 

@@ -1,5 +1,6 @@
 //! The program itself, run to its end: `check`, `explain`, `test` and the rest of the command line.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -26,6 +27,13 @@ pub(crate) fn command() -> Command {
 /// Runs `tollgate ARGS` in a directory.
 pub(crate) fn tollgate(directory: &Path, args: &[&str]) -> Ran {
     Ran::of(command().args(args).current_dir(directory).output().unwrap())
+}
+
+/// Runs `tollgate ARGS` with this text on its standard input.
+pub(crate) fn fed(args: &[&str], input: &str) -> Ran {
+    let mut child = command().args(args).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    Ran::of(child.wait_with_output().unwrap())
 }
 
 impl Ran {

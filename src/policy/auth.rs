@@ -1,0 +1,290 @@
+//! Who may pass: proofs in their order, what must be known of who was proven, and what is said to others.
+//!
+//! What is wrong with credentials is told to the log, not to the client: it learns that they are missing (401
+//! `auth_required`), that they are not good (401 `auth_invalid`), or that they do not suffice (403 `auth_forbidden`).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use http::header::{HeaderName, HeaderValue};
+
+use super::api_key::{ApiKeys, KeyPlace};
+use super::forward::ForwardAuth;
+use super::issuer::Issuer;
+use super::jwt::Remembered;
+use super::limits::{Limit, Limits};
+use super::proof::{Proof, TokenPlace, Tried, proof};
+use super::require::Requirement;
+use super::revoked::Revocations;
+use super::users::Users;
+use super::{Edits, Reading, Side};
+use crate::bounded::Bounded;
+use crate::config;
+use crate::facts::{Proven, Subject};
+use crate::problem::Path;
+
+/// Clients whose failures are remembered.
+const CLIENTS_MAX: usize = 100_000;
+
+/// What routes may name.
+pub struct Sources<'d> {
+    pub issuers: BTreeMap<&'d str, Arc<Issuer>>,
+    pub api_keys: BTreeMap<&'d str, Arc<ApiKeys>>,
+    pub users: BTreeMap<&'d str, Arc<Users>>,
+    pub forward: BTreeMap<&'d str, Arc<ForwardAuth>>,
+    pub proving: Arc<Proving>,
+}
+
+/// What all proofs of a document share, and what outlives it.
+#[derive(Debug)]
+pub struct Proving {
+    remembered: OnceLock<Arc<Remembered>>,
+    revocations: OnceLock<Arc<Revocations>>,
+    failures: Limit,
+    /// Clients that have failed too often, until when.
+    blocked: OnceLock<Arc<Bounded<Instant>>>,
+}
+
+/// `auth`, compiled.
+#[derive(Debug)]
+pub struct Access {
+    pub proofs: Box<[Proof]>,
+    require: Box<[Requirement]>,
+    /// `WWW-Authenticate`, without what went wrong.
+    challenges: Box<[Box<str>]>,
+    anonymous: bool,
+    /// Headers for the upstream.
+    pub pass: Edits,
+    /// Where credentials stand that no upstream sees.
+    pub hidden: Hidden,
+    pub proving: Arc<Proving>,
+}
+
+/// Query parameters and cookies that hold credentials.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hidden {
+    pub query: Box<[Box<str>]>,
+    pub cookies: Box<[Box<str>]>,
+}
+
+/// What comes of all proofs together.
+#[derive(Debug)]
+pub enum Answer {
+    Pass(Arc<Subject>, Limits),
+    /// 401 `auth_required`.
+    Required,
+    /// 401 `auth_invalid`.
+    Invalid(String),
+    /// 503 `auth_unavailable`.
+    Unavailable(String),
+}
+
+impl Proving {
+    pub fn new(words: &config::AuthFailures) -> Proving {
+        Proving {
+            remembered: OnceLock::new(),
+            revocations: OnceLock::new(),
+            failures: Limit::of_clients("auth_failures", words.rate, words.burst, CLIENTS_MAX),
+            blocked: OnceLock::new(),
+        }
+    }
+
+    pub fn inherit(&self, previous: &Proving) {
+        let _ = self.remembered.set(previous.remembered().clone());
+        let _ = self.blocked.set(previous.blocked().clone());
+        self.failures.inherit(&previous.failures);
+    }
+
+    pub fn remembered(&self) -> &Arc<Remembered> {
+        self.remembered.get_or_init(Arc::default)
+    }
+
+    /// What no document says: it stands above all of them.
+    pub fn revoke_by(&self, revocations: &Arc<Revocations>) {
+        let _ = self.revocations.set(revocations.clone());
+    }
+
+    pub fn revocations(&self) -> &Arc<Revocations> {
+        self.revocations.get_or_init(Arc::default)
+    }
+
+    fn blocked(&self) -> &Arc<Bounded<Instant>> {
+        self.blocked.get_or_init(|| Arc::new(Bounded::new(CLIENTS_MAX)))
+    }
+
+    /// How long a client that has failed too often is not listened to.
+    pub fn is_blocked(&self, client: IpAddr) -> Option<Duration> {
+        let blocked = self.blocked();
+        if blocked.is_empty() {
+            return None;
+        }
+        let until = blocked.get(blocked.key(super::limits::network(client)))?;
+        until.checked_duration_since(Instant::now())
+    }
+
+    /// A client has failed.
+    pub fn failed(&self, client: IpAddr) {
+        if let Err(wait) = self.failures.fail(client) {
+            let blocked = self.blocked();
+            blocked.put(blocked.key(super::limits::network(client)), Instant::now() + wait);
+        }
+    }
+}
+
+impl Access {
+    pub fn compile(words: &config::Access, sources: &Sources<'_>, at: &Path, reading: &mut Reading<'_>) -> Access {
+        let config::Access { any, require, pass } = words;
+        if any.is_empty() {
+            reading.error(&at.at("any"), "nothing can be proven", "write a proof, such as `{ jwt = \"accounts\" }`");
+        }
+        let mut proofs = Vec::new();
+        let mut anonymous = false;
+        for (index, words) in any.iter().enumerate() {
+            anonymous |= words.anonymous;
+            proofs.extend(proof(words, sources, &at.at("any").at(index), reading));
+        }
+        let require = require
+            .iter()
+            .enumerate()
+            .filter_map(|(index, words)| Requirement::compile(words, &at.at("require").at(index), reading));
+        let require: Box<[Requirement]> = require.collect();
+        if anonymous && !require.is_empty() {
+            let help = "take out `anonymous`, or `require`";
+            reading.error(&at.at("require"), "nobody knows anything of who is anonymous", help);
+        }
+        let edits = config::HeaderEdits { set: pass.clone(), ..config::HeaderEdits::default() };
+        let pass = Edits::compile(&edits, Side::Request, at, reading);
+        let hidden = hidden(&proofs);
+        let challenges = challenges(&proofs);
+        let proving = sources.proving.clone();
+        Access { proofs: proofs.into(), require, challenges, anonymous, pass, hidden, proving }
+    }
+
+    /// Headers that services set: clients cannot send them.
+    pub fn taken(&self) -> impl Iterator<Item = &HeaderName> {
+        self.proofs.iter().flat_map(|proof| match proof {
+            Proof::Forward(forward) => forward.take.iter(),
+            _ => [].iter(),
+        })
+    }
+
+    /// What comes of what the proofs have found, in their order.
+    pub fn decide(&self, tried: Vec<Tried>) -> Answer {
+        let (mut bad, mut unavailable) = (None, None);
+        for one in tried {
+            match one {
+                Tried::Good(subject, limits) => return Answer::Pass(subject, limits),
+                Tried::Bad(cause) => bad = bad.or(Some(cause)),
+                Tried::Unavailable(cause) => unavailable = unavailable.or(Some(cause)),
+                Tried::Absent => {}
+            }
+        }
+        match (unavailable, bad) {
+            (Some(cause), _) => Answer::Unavailable(cause),
+            (None, Some(cause)) => Answer::Invalid(cause),
+            (None, None) if self.anonymous => {
+                Answer::Pass(Arc::new(Subject::new(Proven::Anonymous, "", &"".into())), Arc::default())
+            }
+            (None, None) => Answer::Required,
+        }
+    }
+
+    /// Whether it passes without credentials.
+    pub fn lets_anybody(&self) -> bool {
+        self.anonymous
+    }
+
+    /// What must be proven, for those who read it.
+    pub fn described(&self) -> String {
+        let proofs = self.proofs.iter().map(|proof| match proof {
+            Proof::Jwt { issuers, .. } => {
+                format!("jwt of {}", issuers.iter().map(|issuer| &**issuer.name()).collect::<Vec<_>>().join(", "))
+            }
+            Proof::ApiKey(sets) => {
+                format!("api_key of {}", sets.iter().map(|set| &*set.name).collect::<Vec<_>>().join(", "))
+            }
+            Proof::Basic(users) => format!("basic of {}", users.name),
+            Proof::ClientCertificate => "client_certificate".to_owned(),
+            Proof::Forward(forward) => format!("forward to {}", forward.name),
+        });
+        let mut all: Vec<String> = proofs.collect();
+        if self.anonymous {
+            all.push("anonymous".to_owned());
+        }
+        let mut text = all.join(" or ");
+        for requirement in &self.require {
+            text.push_str(&format!("; requires claim {}", requirement.claim));
+        }
+        text
+    }
+
+    /// The requirement that is not met.
+    pub fn missing(&self, subject: &Subject) -> Option<&Requirement> {
+        self.require.iter().find(|requirement| !requirement.holds(subject))
+    }
+
+    /// `WWW-Authenticate` (RFC 9110 11.6.1), with the error of RFC 6750 3.1 where it is a token's.
+    pub fn challenges(&self, error: Option<&str>, scope: Option<&str>) -> Vec<HeaderValue> {
+        let all = self.challenges.iter().filter_map(|challenge| {
+            let mut text = challenge.to_string();
+            if let (Some(error), true) = (error, text.starts_with("Bearer")) {
+                text.push_str(&format!(", error=\"{error}\""));
+                if let Some(scope) = scope {
+                    text.push_str(&format!(", scope=\"{scope}\""));
+                }
+            }
+            HeaderValue::try_from(text).ok()
+        });
+        all.collect()
+    }
+}
+
+fn hidden(proofs: &[Proof]) -> Hidden {
+    let (mut query, mut cookies) = (Vec::new(), Vec::new());
+    for proof in proofs {
+        match proof {
+            Proof::Jwt { places, .. } => {
+                for place in places {
+                    match place {
+                        TokenPlace::Query(name) => query.push(name.clone()),
+                        TokenPlace::Cookie(name) => cookies.push(name.clone()),
+                        TokenPlace::Bearer | TokenPlace::Header(_) => {}
+                    }
+                }
+            }
+            Proof::ApiKey(sets) => {
+                let places = sets.iter().flat_map(|set| &set.places);
+                query.extend(places.filter_map(|place| match place {
+                    KeyPlace::Query(name) => Some(name.clone()),
+                    KeyPlace::Header(_) | KeyPlace::Basic => None,
+                }));
+            }
+            Proof::Basic(_) | Proof::ClientCertificate | Proof::Forward(_) => {}
+        }
+    }
+    Hidden { query: query.into(), cookies: cookies.into() }
+}
+
+fn challenges(proofs: &[Proof]) -> Box<[Box<str>]> {
+    let mut all: Vec<Box<str>> = Vec::new();
+    for proof in proofs {
+        match proof {
+            Proof::Jwt { .. } => all.push("Bearer realm=\"api\"".into()),
+            Proof::Basic(users) => all.push(users.challenge.as_str().into()),
+            Proof::ApiKey(sets) => {
+                let basic = sets.iter().any(|set| set.places.contains(&KeyPlace::Basic));
+                let challenge = if basic { "Basic realm=\"api\", charset=\"UTF-8\"" } else { "ApiKey realm=\"api\"" };
+                all.push(challenge.into());
+            }
+            Proof::ClientCertificate | Proof::Forward(_) => {}
+        }
+    }
+    all.dedup();
+    // RFC 9110 15.5.2 wants one.
+    if all.is_empty() {
+        all.push("Bearer realm=\"api\"".into());
+    }
+    all.into()
+}

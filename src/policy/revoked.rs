@@ -1,0 +1,339 @@
+//! Tokens that are taken no longer although they have not ended: in force at once, kept over a restart, forgotten at their end.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::digest;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::durable;
+use crate::facts::{Proven, Subject};
+
+/// Most revocations at a time. Whoever needs more has `issued_before`.
+const REVOCATIONS_MAX: usize = 50_000;
+/// Longest text of one.
+const TEXT_MAX: usize = 512;
+const FILE: &str = "revocations.json";
+
+/// What is revoked: tokens of which all of this is true.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revocation {
+    /// Name of the block `[issuer.NAME]`. Without it: of any issuer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jti: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sub: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kid: Option<String>,
+    /// Tokens whose `iat` is before this, in seconds of the Unix epoch, and those that have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issued_before: Option<u64>,
+    /// When the last of these tokens ends (`exp`): the revocation is forgotten then. Without it: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<u64>,
+    /// For those who read the list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Why something is not revoked.
+#[derive(Debug, thiserror::Error)]
+pub enum RevocationError {
+    #[error("it is not said what is revoked: give `jti`, `sub`, `kid` or `issued_before`")]
+    Nothing,
+    #[error("a text is empty or longer than {TEXT_MAX} bytes")]
+    Text,
+    #[error("`expires` is over: there is nothing left to revoke")]
+    Over,
+    #[error("there are {REVOCATIONS_MAX} revocations already; take some back, or use `issued_before`")]
+    Full,
+    #[error("it is in force, but not kept for the next start: {0}")]
+    Kept(std::io::Error),
+}
+
+/// What was revoked, and who waits to hear of it. One for all documents of a process.
+#[derive(Debug, Default)]
+pub struct Revocations {
+    index: ArcSwap<Index>,
+    /// Held while something changes.
+    file: Mutex<Option<PathBuf>>,
+    streams: Mutex<Vec<Weak<Watched>>>,
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    all: BTreeMap<String, Revocation>,
+    jti: HashMap<String, Vec<Revocation>>,
+    sub: HashMap<String, Vec<Revocation>>,
+    kid: HashMap<String, Vec<Revocation>>,
+    /// Those of times alone.
+    times: Vec<Revocation>,
+}
+
+/// Somebody who was let in and is still there.
+#[derive(Debug)]
+pub struct Watched {
+    subject: Arc<Subject>,
+    revoked: AtomicBool,
+}
+
+impl Watched {
+    pub fn is_revoked(&self) -> bool {
+        self.revoked.load(Ordering::Relaxed)
+    }
+}
+
+impl Revocation {
+    /// The same for the same tokens.
+    pub fn id(&self) -> String {
+        let Revocation { issuer, jti, sub, kid, issued_before, expires: _, reason: _ } = self;
+        let text = serde_json::to_vec(&(issuer, jti, sub, kid, issued_before)).unwrap_or_default();
+        let digest = digest::digest(&digest::SHA256, &text);
+        digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn check(&self, now: u64) -> Result<(), RevocationError> {
+        let Revocation { issuer, jti, sub, kid, issued_before, expires, reason } = self;
+        if jti.is_none() && sub.is_none() && kid.is_none() && issued_before.is_none() {
+            return Err(RevocationError::Nothing);
+        }
+        let mut texts = [issuer, jti, sub, kid, reason].into_iter().flatten();
+        if texts.any(|text| text.is_empty() || text.len() > TEXT_MAX) {
+            return Err(RevocationError::Text);
+        }
+        if expires.is_some_and(|expires| expires <= now) {
+            return Err(RevocationError::Over);
+        }
+        Ok(())
+    }
+
+    fn covers(&self, subject: &Subject) -> bool {
+        let Revocation { issuer, jti, sub, kid, issued_before, expires: _, reason: _ } = self;
+        let is = |wanted: &Option<String>, value: Option<&str>| {
+            wanted.as_deref().is_none_or(|wanted| value.is_some_and(|value| value == wanted))
+        };
+        is(issuer, Some(&subject.source))
+            && is(jti, claim(subject, "jti"))
+            && is(sub, claim(subject, "sub"))
+            && is(kid, subject.key.as_deref())
+            && issued_before.is_none_or(|before| issued_at(subject).is_none_or(|at| at < before as f64))
+    }
+}
+
+fn claim<'s>(subject: &'s Subject, name: &str) -> Option<&'s str> {
+    subject.claims.get(name)?.as_str()
+}
+
+fn issued_at(subject: &Subject) -> Option<f64> {
+    subject.claims.get("iat").and_then(Value::as_f64)
+}
+
+impl Index {
+    fn of(all: BTreeMap<String, Revocation>) -> Index {
+        let mut index = Index::default();
+        for one in all.values() {
+            let Revocation { jti, sub, kid, .. } = one;
+            let list = match (jti, sub, kid) {
+                (Some(jti), _, _) => index.jti.entry(jti.clone()).or_default(),
+                (None, Some(sub), _) => index.sub.entry(sub.clone()).or_default(),
+                (None, None, Some(kid)) => index.kid.entry(kid.clone()).or_default(),
+                (None, None, None) => &mut index.times,
+            };
+            list.push(one.clone());
+        }
+        Index { all, ..index }
+    }
+
+    fn covers(&self, subject: &Subject) -> bool {
+        if self.all.is_empty() || subject.by != Proven::Jwt {
+            return false;
+        }
+        let found = |map: &HashMap<String, Vec<Revocation>>, value: Option<&str>| {
+            let list = value.and_then(|value| map.get(value));
+            list.is_some_and(|list| list.iter().any(|one| one.covers(subject)))
+        };
+        found(&self.jti, claim(subject, "jti"))
+            || found(&self.sub, claim(subject, "sub"))
+            || found(&self.kid, subject.key.as_deref())
+            || self.times.iter().any(|one| one.covers(subject))
+    }
+}
+
+impl Revocations {
+    /// Takes up what was kept. A file that cannot be read is an error: what it holds must not pass.
+    pub fn open(folder: &Path, now: u64) -> std::io::Result<Revocations> {
+        let path = folder.join(FILE);
+        let all: BTreeMap<String, Revocation> = match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) => return Err(error),
+        };
+        let index = ArcSwap::from_pointee(Index::of(lasting(all, now)));
+        Ok(Revocations { index, file: Mutex::new(Some(path)), streams: Mutex::default() })
+    }
+
+    /// Revokes, from now on, and ends what is open. Waits for the disk.
+    pub fn add(&self, revocation: Revocation, now: u64) -> Result<String, RevocationError> {
+        revocation.check(now)?;
+        let id = revocation.id();
+        self.change(now, |all| {
+            if all.len() >= REVOCATIONS_MAX && !all.contains_key(&id) {
+                return Err(RevocationError::Full);
+            }
+            all.insert(id.clone(), revocation);
+            Ok(())
+        })?;
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner).retain(|weak| {
+            let Some(watched) = weak.upgrade() else { return false };
+            if self.covers(&watched.subject) {
+                watched.revoked.store(true, Ordering::Relaxed);
+            }
+            true
+        });
+        Ok(id)
+    }
+
+    /// Takes a revocation back; `false` if there is none of this id.
+    pub fn remove(&self, id: &str, now: u64) -> Result<bool, RevocationError> {
+        let mut there = false;
+        self.change(now, |all| {
+            there = all.remove(id).is_some();
+            Ok(())
+        })?;
+        Ok(there)
+    }
+
+    fn change(
+        &self,
+        now: u64,
+        edit: impl FnOnce(&mut BTreeMap<String, Revocation>) -> Result<(), RevocationError>,
+    ) -> Result<(), RevocationError> {
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lasting(self.index.load().all.clone(), now);
+        edit(&mut all)?;
+        let kept = serde_json::to_vec_pretty(&all).map_err(std::io::Error::other);
+        self.index.store(Arc::new(Index::of(all)));
+        let Some(path) = &*file else { return Ok(()) };
+        kept.and_then(|bytes| durable::replace(path, &bytes)).map_err(RevocationError::Kept)
+    }
+
+    /// All that have not ended, by id.
+    pub fn all(&self, now: u64) -> BTreeMap<String, Revocation> {
+        lasting(self.index.load().all.clone(), now)
+    }
+
+    pub fn covers(&self, subject: &Subject) -> bool {
+        self.index.load().covers(subject)
+    }
+
+    /// For as long as it is held: whether the subject has been revoked meanwhile.
+    pub fn watch(&self, subject: &Arc<Subject>) -> Arc<Watched> {
+        let watched = Arc::new(Watched { subject: subject.clone(), revoked: AtomicBool::new(false) });
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        if streams.len() == streams.capacity() {
+            streams.retain(|weak| weak.strong_count() > 0);
+        }
+        streams.push(Arc::downgrade(&watched));
+        drop(streams);
+        // It may have happened since the token was looked at.
+        watched.revoked.store(self.covers(subject), Ordering::Relaxed);
+        watched
+    }
+}
+
+fn lasting(mut all: BTreeMap<String, Revocation>, now: u64) -> BTreeMap<String, Revocation> {
+    all.retain(|_, one| one.expires.is_none_or(|expires| now < expires));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn subject(claims: Value, kid: &str) -> Arc<Subject> {
+        let mut subject = Subject::new(Proven::Jwt, "u1", &"accounts".into());
+        subject.claims = claims.as_object().unwrap().clone();
+        subject.key = Some(kid.into());
+        Arc::new(subject)
+    }
+
+    fn revocation(value: Value) -> Revocation {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn all_that_is_said_must_be_true() {
+        let token = subject(json!({ "sub": "u1", "jti": "t1", "iat": 100 }), "k1");
+        for (words, expect) in [
+            (json!({ "jti": "t1" }), true),
+            (json!({ "jti": "t2" }), false),
+            (json!({ "sub": "u1" }), true),
+            (json!({ "sub": "u1", "jti": "t2" }), false),
+            (json!({ "kid": "k1" }), true),
+            (json!({ "kid": "k1", "issuer": "others" }), false),
+            (json!({ "kid": "k1", "issuer": "accounts" }), true),
+            (json!({ "issued_before": 101 }), true),
+            (json!({ "issued_before": 100 }), false),
+            (json!({ "sub": "u1", "issued_before": 100 }), false),
+        ] {
+            let revocations = Revocations::default();
+            revocations.add(revocation(words.clone()), 0).unwrap();
+            assert_eq!(revocations.covers(&token), expect, "{words}");
+        }
+        let undated = subject(json!({ "sub": "u1" }), "k1");
+        let revocations = Revocations::default();
+        revocations.add(revocation(json!({ "issued_before": 1 })), 0).unwrap();
+        assert!(revocations.covers(&undated), "who knows when it was given out");
+    }
+
+    #[test]
+    fn what_says_nothing_or_too_much_is_refused() {
+        let revocations = Revocations::default();
+        for words in [
+            json!({}),
+            json!({ "issuer": "accounts" }),
+            json!({ "jti": "" }),
+            json!({ "sub": "x".repeat(TEXT_MAX + 1) }),
+            json!({ "jti": "a", "expires": 10 }),
+        ] {
+            assert!(revocations.add(revocation(words.clone()), 10).is_err(), "{words}");
+        }
+        assert_eq!(revocations.all(0).len(), 0);
+        assert!(serde_json::from_value::<Revocation>(json!({ "token": "a" })).is_err());
+    }
+
+    #[test]
+    fn they_are_kept_and_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Revocations::open(folder.path(), 0).unwrap();
+        let id = first.add(revocation(json!({ "jti": "t1", "expires": 100 })), 0).unwrap();
+        assert_eq!(first.add(revocation(json!({ "jti": "t1", "expires": 200, "reason": "stolen" })), 0).unwrap(), id);
+        let other = first.add(revocation(json!({ "sub": "u1" })), 0).unwrap();
+        let again = Revocations::open(folder.path(), 150).unwrap();
+        assert_eq!(again.all(150), first.all(150));
+        assert_eq!(again.all(200).len(), 1, "forgotten at its end");
+        assert!(again.remove(&other, 200).unwrap() && !again.remove(&other, 200).unwrap());
+        assert_eq!(Revocations::open(folder.path(), 0).unwrap().all(0).len(), 0);
+        std::fs::write(folder.path().join(FILE), "{").unwrap();
+        assert!(Revocations::open(folder.path(), 0).is_err(), "nobody passes because a file broke");
+    }
+
+    #[test]
+    fn who_is_there_hears_of_it() {
+        let revocations = Revocations::default();
+        let (one, other) = (subject(json!({ "jti": "t1" }), "k"), subject(json!({ "jti": "t2" }), "k"));
+        let (watched, spared) = (revocations.watch(&one), revocations.watch(&other));
+        revocations.add(revocation(json!({ "jti": "t1" })), 0).unwrap();
+        assert!(watched.is_revoked() && !spared.is_revoked());
+        assert!(revocations.watch(&one).is_revoked(), "who comes late hears too");
+    }
+}
