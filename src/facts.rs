@@ -96,6 +96,8 @@ pub enum Fact {
     QueryParameter(Box<str>),
     /// `cookie.NAME`
     Cookie(Box<str>),
+    /// `error.status`, `error.code`, `error.title`: in error pages
+    Error(ErrorField),
 }
 
 /// What is known of who asks.
@@ -105,6 +107,14 @@ pub enum SubjectField {
     Method,
     Source,
     Owner,
+}
+
+/// What is known of an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorField {
+    Status,
+    Code,
+    Title,
 }
 
 /// Where facts come from.
@@ -167,6 +177,8 @@ impl<C: Captures + ?Sized> Facts for Known<'_, C> {
             Fact::Header(name) => Cow::Borrowed(head.headers.get(name)?.to_str().ok()?),
             Fact::QueryParameter(name) => query_parameter(head.query?, name)?,
             Fact::Cookie(name) => Cow::Borrowed(cookie(head.headers, name)?),
+            // Known where there is an error (`policy::ErrorPages`).
+            Fact::Error(_) => return None,
         })
     }
 }
@@ -241,6 +253,9 @@ impl FromStr for Fact {
             ("header", name) => Fact::Header(name.to_ascii_lowercase().parse().map_err(|_| unknown())?),
             ("query", name) => Fact::QueryParameter(name.into()),
             ("cookie", name) => Fact::Cookie(name.into()),
+            ("error", "status") => Fact::Error(ErrorField::Status),
+            ("error", "code") => Fact::Error(ErrorField::Code),
+            ("error", "title") => Fact::Error(ErrorField::Title),
             _ => return Err(unknown()),
         })
     }
@@ -270,6 +285,9 @@ impl fmt::Display for Fact {
             Fact::Header(name) => return write!(f, "header.{name}"),
             Fact::QueryParameter(name) => return write!(f, "query.{name}"),
             Fact::Cookie(name) => return write!(f, "cookie.{name}"),
+            Fact::Error(ErrorField::Status) => "error.status",
+            Fact::Error(ErrorField::Code) => "error.code",
+            Fact::Error(ErrorField::Title) => "error.title",
         })
     }
 }

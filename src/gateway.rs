@@ -26,8 +26,9 @@ use crate::control::last_good::LastGood;
 use crate::control::{self, BootError, Handle};
 use crate::front::admission::Admission;
 use crate::front::handover::{HandoverError, Inherited, Offer, Successor};
+use crate::overload::Overload;
 use crate::policy::{Revocations, unix_now};
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, Surroundings};
 use crate::routes::{Env, Table};
 use crate::settings::Settings;
 use crate::source::file;
@@ -146,14 +147,16 @@ impl Gateway {
 
         let drain = Drain::default();
         let (shutdown, shutdown_watch) = tokio::sync::watch::channel(false);
-        let proxy = Arc::new(Proxy::new(
-            &settings,
-            handle.live().clone(),
-            telemetry.clone(),
-            &tasks,
-            identities.challenges(),
-            shutdown_watch.clone(),
-        ));
+        let overload = Arc::new(Overload::new(&settings.overload));
+        tasks.spawn_forever("overload", overload.clone().run());
+        let around = Surroundings {
+            live: handle.live().clone(),
+            telemetry: telemetry.clone(),
+            challenges: identities.challenges(),
+            overload: overload.clone(),
+            shutdown: shutdown_watch.clone(),
+        };
+        let proxy = Arc::new(Proxy::new(&settings, &tasks, around));
         let admission = Arc::new(Admission::new(settings.limits.connections, settings.limits.connections_per_address));
         let gateway = Gateway {
             offer: None,
@@ -180,6 +183,7 @@ impl Gateway {
             status: gateway.control.watch(),
             drain: gateway.drain.clone(),
             revocations,
+            overload,
             certificates: {
                 let identities = gateway.identities.clone();
                 Arc::new(move || identities.shown())

@@ -10,6 +10,7 @@ pub mod facts;
 pub mod fetch;
 pub mod front;
 pub mod gateway;
+pub mod overload;
 pub mod policy;
 pub mod problem;
 pub mod proxy;

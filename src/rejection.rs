@@ -25,6 +25,7 @@ pub enum Code {
     AuthForbidden,
     AuthUnavailable,
     Limit,
+    Overload,
     HeadTooLarge,
     UpstreamConnect,
     UpstreamTls,
@@ -40,7 +41,7 @@ pub enum Code {
 }
 
 impl Code {
-    pub const ALL: [Code; 26] = [
+    pub const ALL: [Code; 27] = [
         Code::BadRequest,
         Code::NoRoute,
         Code::MethodNotAllowed,
@@ -55,6 +56,7 @@ impl Code {
         Code::AuthForbidden,
         Code::AuthUnavailable,
         Code::Limit,
+        Code::Overload,
         Code::HeadTooLarge,
         Code::UpstreamConnect,
         Code::UpstreamTls,
@@ -123,6 +125,7 @@ impl Code {
                 ("auth_unavailable", S::SERVICE_UNAVAILABLE, 14, None, "Credentials cannot be verified at the moment.")
             }
             Code::Limit => ("limit", S::TOO_MANY_REQUESTS, 8, None, "Too many requests."),
+            Code::Overload => ("overload", S::SERVICE_UNAVAILABLE, 14, None, "The gateway has too much to do."),
             Code::HeadTooLarge => {
                 ("head_too_large", S::REQUEST_HEADER_FIELDS_TOO_LARGE, 8, None, "The request head is too large.")
             }

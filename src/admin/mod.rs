@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::control::Status;
 use crate::control::drain::Drain;
+use crate::overload::Overload;
 use crate::policy::Revocations;
 use crate::routes::Live;
 use crate::tasks::Tasks;
@@ -55,6 +56,7 @@ pub struct State {
     pub status: watch::Receiver<Arc<Status>>,
     pub drain: Drain,
     pub revocations: Arc<Revocations>,
+    pub overload: Arc<Overload>,
     /// What the gateway shows as its own.
     pub certificates: Arc<dyn Fn() -> Vec<Shown> + Send + Sync>,
     /// Set once all listeners accept.
@@ -139,7 +141,13 @@ impl State {
             failing: one.last_error.is_some(),
         });
         let limits = self.live.load_full().limits.iter().map(|limit| limit.reading()).collect();
-        Readings { pools: pools.collect(), tasks: self.tasks.running(), certificates: certificates.collect(), limits }
+        Readings {
+            pools: pools.collect(),
+            tasks: self.tasks.running(),
+            certificates: certificates.collect(),
+            limits,
+            overload: self.overload.reading(),
+        }
     }
 }
 

@@ -70,6 +70,7 @@ async fn running() -> Running {
         status: handle.watch(),
         drain: Drain::default(),
         revocations: Arc::default(),
+        overload: Arc::new(Overload::new(&settings::Overload::default())),
         certificates: Arc::new(Vec::new),
         listening: Arc::new(AtomicBool::new(true)),
     };

@@ -8,8 +8,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Addresses, ApiKeys, Auth, AuthFailures, Body, Cors, EncodedSlash, ForwardAuth, HeaderEdits, Host, Issuer, Limit,
-    Retry, Route, Stream, Timeout, Upstream, Users,
+    Addresses, ApiKeys, Auth, AuthFailures, Body, CacheControl, Compression, Cors, EncodedSlash, ErrorPage,
+    ForwardAuth, HeaderEdits, Host, Importance, Issuer, Limit, Retry, Route, SecurityHeaders, Stream, Timeout,
+    Upstream, Users,
 };
 use crate::scalar::OneOrMany;
 
@@ -92,6 +93,24 @@ pub struct Defaults {
     /// See `route.cors`.
     #[serde(default)]
     pub cors: Option<Cors>,
+    /// See `route.cache_control`.
+    #[serde(default)]
+    pub cache_control: Option<OneOrMany<CacheControl>>,
+    /// See `route.security_headers`.
+    #[serde(default)]
+    pub security_headers: Option<SecurityHeaders>,
+    /// See `route.server_timing`.
+    #[serde(default)]
+    pub server_timing: Option<bool>,
+    /// See `route.compression`.
+    #[serde(default)]
+    pub compression: Option<Compression>,
+    /// See `route.error_pages`.
+    #[serde(default)]
+    pub error_pages: Option<OneOrMany<ErrorPage>>,
+    /// See `route.importance`.
+    #[serde(default)]
+    pub importance: Option<Importance>,
 }
 
 /// A request and what must become of it.

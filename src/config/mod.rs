@@ -4,6 +4,7 @@
 //! text and tells every mistake; `print` shows mistakes with their place.
 
 mod access;
+mod answers;
 mod blocks;
 mod decode;
 mod document;
@@ -31,6 +32,7 @@ mod upstream;
 mod wording;
 
 pub use access::*;
+pub use answers::*;
 pub use blocks::*;
 pub use document::*;
 pub use host::*;

@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Addresses, Auth, Body, Cors, EncodedSlash, HeaderEdits, Retry, Rewrite, Stream, Timeout};
+use super::{
+    Addresses, Auth, Body, CacheControl, Compression, Cors, EncodedSlash, ErrorPage, HeaderEdits, Importance, Retry,
+    Rewrite, SecurityHeaders, Stream, Timeout,
+};
 use crate::scalar::{OneOrMany, Size, Span};
 
 /// Which requests, and what becomes of them. Exactly one of `upstream`, `split`, `redirect`, `respond`.
@@ -70,6 +73,24 @@ pub struct Route {
     /// Limits on the request body.
     #[serde(default)]
     pub body: Option<Body>,
+    /// Edits of `Cache-Control`. The first that fits an answer holds.
+    #[serde(default)]
+    pub cache_control: Option<OneOrMany<CacheControl>>,
+    /// Presets of headers that make browsers careful. Default `none`.
+    #[serde(default)]
+    pub security_headers: Option<SecurityHeaders>,
+    /// Tells clients in `Server-Timing` how long the gateway and the upstream took. Default false.
+    #[serde(default)]
+    pub server_timing: Option<bool>,
+    /// Compression of answers. Default: none.
+    #[serde(default)]
+    pub compression: Option<Compression>,
+    /// What stands in the place of errors. Default: a plain page for browsers, problem details (RFC 9457) for others.
+    #[serde(default)]
+    pub error_pages: Option<OneOrMany<ErrorPage>>,
+    /// Who is turned away first under overload (503 `overload`). Default: `normal` for whoever is proven, `sheddable` for others.
+    #[serde(default)]
+    pub importance: Option<Importance>,
     /// What becomes of long-lived requests (upgrades and streams).
     #[serde(default)]
     pub stream: Option<Stream>,

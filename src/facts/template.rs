@@ -5,7 +5,7 @@ use std::str::FromStr;
 use super::{Fact, Facts, UnknownFact};
 
 /// Text with facts in it, parsed once.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Template {
     parts: Vec<Part>,
 }
@@ -45,6 +45,35 @@ impl TemplateError {
 }
 
 impl Template {
+    /// A page: only braces around the name of a fact mean anything, since styles and scripts are full of others.
+    pub fn page(text: &str) -> Template {
+        let mut parts = Vec::new();
+        let mut plain = String::new();
+        let mut rest = text;
+        while let Some((before, tail)) = rest.split_once('{') {
+            plain.push_str(before);
+            let fact = tail.split_once('}').and_then(|(name, after)| Some((name.parse::<Fact>().ok()?, after)));
+            match fact {
+                Some((fact, after)) => {
+                    if !plain.is_empty() {
+                        parts.push(Part::Text(std::mem::take(&mut plain).into()));
+                    }
+                    parts.push(Part::Fact(fact));
+                    rest = after;
+                }
+                None => {
+                    plain.push('{');
+                    rest = tail;
+                }
+            }
+        }
+        plain.push_str(rest);
+        if !plain.is_empty() {
+            parts.push(Part::Text(plain.into()));
+        }
+        Template { parts }
+    }
+
     /// The text, if there is no fact in it.
     pub fn fixed(&self) -> Option<&str> {
         match self.parts.as_slice() {
@@ -162,6 +191,13 @@ mod tests {
     fn is_silent_when_a_fact_is_missing_or_dangerous() {
         check("/{path.other}", None);
         check("x{cookie.c}", None);
+    }
+
+    #[test]
+    fn pages_keep_their_other_braces() {
+        let page = Template::page("<style>a{color:red} @media(x){b{c:d}}</style>{path.id} {nonsense} {{path.id}} {");
+        let rendered = page.render(&Fixed);
+        assert_eq!(rendered.as_deref(), Some("<style>a{color:red} @media(x){b{c:d}}</style>7 {nonsense} {7} {"));
     }
 
     #[test]

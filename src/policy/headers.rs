@@ -19,6 +19,8 @@ pub trait HeaderSink {
     fn add(&mut self, name: &HeaderName, value: HeaderValue);
     /// Removes every field of the name.
     fn remove(&mut self, name: &HeaderName);
+    /// As it stands.
+    fn headers(&self) -> &http::HeaderMap;
 }
 
 impl HeaderSink for http::HeaderMap {
@@ -30,6 +32,9 @@ impl HeaderSink for http::HeaderMap {
     }
     fn remove(&mut self, name: &HeaderName) {
         self.remove(name);
+    }
+    fn headers(&self) -> &http::HeaderMap {
+        self
     }
 }
 

@@ -6,15 +6,19 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 mod addresses;
+mod answers;
 mod api_key;
 pub mod auth;
+mod compression;
 mod cors;
+mod error_pages;
 mod forward;
 pub mod headers;
 mod issuer;
 mod jwt;
 mod keys;
 pub mod limits;
+mod negotiation;
 mod proof;
 mod reading;
 mod require;
@@ -25,9 +29,12 @@ mod strict;
 pub mod users;
 
 pub use addresses::Addresses;
+pub use answers::{AnswerWords, Answers, server_timing};
 pub use api_key::ApiKeys;
 pub use auth::{Access, Proving, Sources};
+pub use compression::{Compression, Encoder};
 pub use cors::Cors;
+pub use error_pages::{ErrorPages, Wrong};
 pub use forward::{ForwardAuth, Word};
 pub use headers::{Edits, HeaderSink, Side};
 pub use issuer::Issuer;

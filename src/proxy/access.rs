@@ -14,8 +14,9 @@ use pingora_proxy::Session;
 use super::ctx::Ctx;
 use super::gate::Gate;
 use super::sink::ResponseSink;
-use crate::config::OnFailure;
+use crate::config::{Importance, OnFailure};
 use crate::facts::Proven;
+use crate::overload::Weight;
 use crate::policy::auth::Answer;
 use crate::policy::limits::ceil;
 use crate::policy::{Access, Cors, ForwardAuth, Limit, Proof, Said, Tried, Word};
@@ -25,6 +26,19 @@ use crate::upstream::exchange;
 
 /// Longest answer of a service that is passed on.
 const ANSWER_MAX: usize = 64 << 10;
+
+/// A request that is turned away hears of it after this long.
+const SHED_AFTER: Duration = Duration::from_millis(250);
+
+/// How important a request is by its route alone. `None`: it depends on who asks.
+fn early_weight(route: &Route) -> Option<Weight> {
+    match route.importance {
+        Some(Importance::Critical) => Some(Weight::Critical),
+        Some(Importance::Normal) => Some(Weight::Normal),
+        Some(Importance::Sheddable) => Some(Weight::Sheddable),
+        None => route.access.is_none().then_some(Weight::Sheddable),
+    }
+}
 
 /// What becomes of a request.
 pub(super) enum Verdict {
@@ -36,6 +50,11 @@ pub(super) enum Verdict {
 
 impl Gate {
     pub(super) async fn judge(&self, session: &Session, ctx: &mut Ctx, route: &Route) -> Verdict {
+        if let Some(weight) = early_weight(route)
+            && let Err(rejection) = self.shed(weight).await
+        {
+            return Verdict::Reject(rejection);
+        }
         if route.addresses.is_none()
             && route.cors.is_none()
             && route.access.is_none()
@@ -66,6 +85,17 @@ impl Gate {
             Ok(()) => Verdict::Pass,
             Err(rejection) => Verdict::Reject(rejection),
         }
+    }
+
+    /// Turns a request away where there are too many. Its answer comes late, so that a client that asks again at once has to
+    /// wait, and costs nothing meanwhile.
+    async fn shed(&self, weight: Weight) -> std::result::Result<(), Rejection> {
+        if !self.overload.sheds(weight) {
+            return Ok(());
+        }
+        tokio::time::sleep(SHED_AFTER).await;
+        let rejection = Rejection::new(Code::Overload, "the gateway has too much to do");
+        Err(rejection.retry_after(Duration::from_secs(1)))
     }
 
     async fn prove_subject(&self, session: &Session, ctx: &mut Ctx, route: &Route, access: &Access) -> Verdict {
@@ -112,7 +142,13 @@ impl Gate {
             rejection.challenges = access.challenges(Some("insufficient_scope"), missing.scope());
             return Verdict::Reject(rejection);
         }
+        let unknown = subject.by == Proven::Anonymous;
         ctx.subject = Some(subject);
+        if route.importance.is_none()
+            && let Err(rejection) = self.shed(if unknown { Weight::Sheddable } else { Weight::Normal }).await
+        {
+            return Verdict::Reject(rejection);
+        }
         match self.count(session, ctx, route, &limits) {
             Ok(()) => Verdict::Pass,
             Err(rejection) => Verdict::Reject(rejection),

@@ -7,7 +7,7 @@ use http::header::VIA;
 use pingora_proxy::Session;
 
 use super::client::{scheme, strip};
-use super::ctx::{Ctx, asked_host};
+use super::ctx::{Ctx, RequestId, asked_host};
 use super::gate::Gate;
 use crate::facts::{Scheme, host, path};
 use crate::rejection::{Code, Rejection};
@@ -15,6 +15,7 @@ use crate::routes::Found;
 
 /// RFC 8555 8.3. Answered before any route while an order is under way.
 const CHALLENGE_PATH: &str = "/.well-known/acme-challenge/";
+const X_REQUEST_ID: &str = "x-request-id";
 const TRACEPARENT: &str = "traceparent";
 
 impl Gate {
@@ -29,6 +30,9 @@ impl Gate {
         ctx.trusted = self.trusted.contains(ctx.client);
         ctx.client = self.trusted.client(ctx.client, headers);
         ctx.scheme = scheme(headers).filter(|_| ctx.trusted);
+        if let Some(id) = headers.get(X_REQUEST_ID).filter(|_| ctx.trusted).and_then(RequestId::given) {
+            ctx.request_id = id;
+        }
         let begun = self.telemetry.begin(headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()));
         (ctx.trace, ctx.parent_span) = (begun.context, begun.parent);
         Ok(())

@@ -5,7 +5,7 @@ use http::header::{
     ALLOW, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, LOCATION, RETRY_AFTER, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
     WWW_AUTHENTICATE,
 };
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use pingora_core::protocols::http::ServerSession;
 use pingora_error::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -14,11 +14,13 @@ use pingora_proxy::Session;
 use super::ctx::Ctx;
 use super::gate::Gate;
 use super::sink::ResponseSink;
-use crate::facts::Known;
+use crate::facts::{Facts, Known};
+use crate::policy::{Answers, Wrong, server_timing};
 use crate::rejection::{Code, Rejection};
 use crate::routes::{Redirect, Respond, Route};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -60,20 +62,13 @@ impl Gate {
     /// Response policies, on every answer: edits of the route (or the defaults), the request id, cookies that keep a client
     /// where it was put.
     pub(super) fn finish(&self, session: &Session, ctx: &Ctx, head: &mut ResponseHeader) {
-        let request = ctx.head(session);
         let route = ctx.route.as_deref();
-        match route {
-            Some(route) => {
-                let captured = route.captured(&ctx.captures, request.path);
-                route
-                    .response_headers
-                    .apply(&route.facts(&request, &captured, ctx.subject.as_deref()), &mut ResponseSink(head));
-            }
-            None => {
-                let known = Known { head: &request, route: None, captures: &(), subject: None };
-                let table = ctx.table.clone().unwrap_or_else(|| self.live.load_full());
-                table.default_response_headers.apply(&known, &mut ResponseSink(head));
-            }
+        let timing = self.with_answers(session, ctx, |answers, _, facts| {
+            answers.apply(head.status, facts, &mut ResponseSink(head));
+            answers.server_timing
+        });
+        if let Some(timing) = timing.then(|| server_timing(ctx.begun.elapsed(), ctx.timings.head)).flatten() {
+            let _ = head.append_header(SERVER_TIMING, timing);
         }
         if let Some(route) = route {
             self.finish_access(session, ctx, route, head);
@@ -84,6 +79,27 @@ impl Gate {
         let _ = head.insert_header(X_REQUEST_ID, ctx.request_id.header_value());
         for cookie in [&ctx.share_cookie, &ctx.sticky_cookie].into_iter().flatten() {
             let _ = head.append_header(SET_COOKIE, cookie.clone());
+        }
+    }
+
+    /// What is done to answers of the route (without one: of the defaults), and what is known of the request.
+    pub(super) fn with_answers<T>(
+        &self,
+        session: &Session,
+        ctx: &Ctx,
+        act: impl FnOnce(&Answers, &HeaderMap, &dyn Facts) -> T,
+    ) -> T {
+        let request = ctx.head(session);
+        match ctx.route.as_deref() {
+            Some(route) => {
+                let captured = route.captured(&ctx.captures, request.path);
+                act(&route.answers, request.headers, &route.facts(&request, &captured, ctx.subject.as_deref()))
+            }
+            None => {
+                let known = Known { head: &request, route: None, captures: &(), subject: None };
+                let table = ctx.table.clone().unwrap_or_else(|| self.live.load_full());
+                act(&table.default_answers, request.headers, &known)
+            }
         }
     }
 
@@ -105,6 +121,7 @@ impl Gate {
             copying.answer_head(head.status, &head.headers);
             copying.answer_body(Some(&body));
         }
+        let body = self.compress_whole(session, ctx, &mut head, body)?;
         let bodyless = session.req_header().method == Method::HEAD
             || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         if !bodyless {
@@ -160,8 +177,14 @@ impl Gate {
             head.insert_header(GRPC_MESSAGE, code.as_str())?;
             Bytes::new()
         } else {
-            let body = Bytes::from(rejection.problem_json(ctx.request_id.as_str()));
-            head.insert_header(CONTENT_TYPE, "application/problem+json")?;
+            let wrong = Wrong { status, code: code.as_str(), title: code.title() };
+            let page =
+                self.with_answers(session, ctx, |answers, request, facts| answers.pages.own(wrong, request, facts));
+            let (kind, body) = page.unwrap_or_else(|| {
+                let text = rejection.problem_json(ctx.request_id.as_str());
+                (HeaderValue::from_static("application/problem+json"), Bytes::from(text))
+            });
+            head.insert_header(CONTENT_TYPE, kind)?;
             head.insert_header(CONTENT_LENGTH, body.len().to_string())?;
             body
         };

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::HeaderValue;
 use pingora_proxy::Session;
 
@@ -13,6 +14,7 @@ use super::peer::Wire;
 use crate::facts::{Head, Scheme, Subject};
 use crate::front::conn::{Connection, stream_refusal};
 use crate::front::guard::Refusal;
+use crate::policy::Encoder;
 use crate::ratelimit::Held;
 use crate::rejection::Rejection;
 use crate::routes::{PathCaptures, Route, Table};
@@ -63,6 +65,11 @@ pub(crate) struct Ctx {
     pub(crate) limit_policy: String,
     pub(crate) limit_state: String,
     pub(crate) preflight: bool,
+    /// Compresses the body of the answer.
+    pub(crate) encoder: Option<Box<Encoder>>,
+    /// Stands in the place of the upstream's body, which is thrown away.
+    pub(crate) page: Option<Bytes>,
+    pub(crate) replaced: bool,
     pub(crate) pool: Option<Arc<Pool>>,
     /// What a CA asks to see (ACME, HTTP-01).
     pub(crate) proof: Option<String>,
@@ -103,29 +110,50 @@ pub(crate) struct Ctx {
     pub(crate) told: Option<(http::Method, Box<str>)>,
 }
 
-/// 128 random bits in hex: unique without being coordinated.
+/// 128 random bits in hex, unique without being coordinated; or what somebody trusted has given.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RequestId([u8; 32]);
+pub(crate) struct RequestId {
+    text: [u8; RequestId::MAX],
+    length: u8,
+}
 
 impl RequestId {
+    const MAX: usize = 64;
+
     pub(crate) fn random() -> RequestId {
         const HEX: &[u8; 16] = b"0123456789abcdef";
-        let mut text = [b'0'; 32];
+        let mut text = [b'0'; RequestId::MAX];
         for (half, mut bits) in text.chunks_exact_mut(16).zip([fastrand::u64(..), fastrand::u64(..)]) {
             for digit in half {
                 *digit = HEX.get((bits & 15) as usize).copied().unwrap_or(b'0');
                 bits >>= 4;
             }
         }
-        RequestId(text)
+        RequestId { text, length: 32 }
+    }
+
+    /// The id that a trusted peer gives, if it can stand in logs, headers and pages as it is.
+    pub(crate) fn given(value: &HeaderValue) -> Option<RequestId> {
+        let given = value.as_bytes();
+        let legal = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+        if given.is_empty() || !given.iter().all(legal) {
+            return None;
+        }
+        let mut text = [0; RequestId::MAX];
+        text.get_mut(..given.len())?.copy_from_slice(given);
+        Some(RequestId { text, length: u8::try_from(given.len()).ok()? })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.text.get(..usize::from(self.length)).unwrap_or_default()
     }
 
     pub(crate) fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or_default()
+        std::str::from_utf8(self.bytes()).unwrap_or_default()
     }
 
     pub(crate) fn header_value(&self) -> HeaderValue {
-        HeaderValue::from_bytes(&self.0).unwrap_or_else(|_| HeaderValue::from_static(""))
+        HeaderValue::from_bytes(self.bytes()).unwrap_or_else(|_| HeaderValue::from_static(""))
     }
 }
 
@@ -155,6 +183,9 @@ impl Ctx {
             limit_policy: String::new(),
             limit_state: String::new(),
             preflight: false,
+            encoder: None,
+            page: None,
+            replaced: false,
             pool: None,
             proof: None,
             to_https: None,

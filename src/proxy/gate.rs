@@ -15,6 +15,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use tokio::sync::watch;
 
+use super::Surroundings;
 use super::access::Verdict;
 use super::answer::{begun, linger_for_body};
 use super::client::Trusted;
@@ -23,6 +24,7 @@ use super::failure::rejection_of;
 use super::flow::{Phase, Reaper};
 use super::peer::{TlsMaterial, Wire};
 use crate::front::conn;
+use crate::overload::Overload;
 use crate::rejection::{Code, Rejection};
 use crate::routes::{Destination, Live};
 use crate::settings::Limits;
@@ -46,19 +48,18 @@ pub(crate) struct Gate {
     pub(super) material: TlsMaterial,
     pub(super) mirrors: super::mirror::Mirrors,
     pub(super) challenges: Option<Arc<Challenges>>,
+    pub(super) overload: Arc<Overload>,
     pub(super) shutdown: watch::Receiver<bool>,
 }
 
 impl Gate {
     pub(crate) fn new(
         settings: &crate::settings::Settings,
-        live: Arc<Live>,
-        telemetry: Arc<Telemetry>,
+        around: Surroundings,
         reaper: Arc<Reaper>,
         mirrors: super::mirror::Mirrors,
-        challenges: Option<Arc<Challenges>>,
-        shutdown: watch::Receiver<bool>,
     ) -> Gate {
+        let Surroundings { live, telemetry, challenges, overload, shutdown } = around;
         let name = settings.node_name().to_owned();
         let pseudonym = format!("{name}-{:08x}", fastrand::u32(..));
         Gate {
@@ -73,6 +74,7 @@ impl Gate {
             material: TlsMaterial::default(),
             mirrors,
             challenges,
+            overload,
             shutdown,
         }
     }
@@ -286,7 +288,13 @@ impl ProxyHttp for Gate {
         if !ctx.upgraded {
             linger_for_body(session, ctx);
         }
+        if !ctx.upgraded {
+            self.stand_in(session, ctx, head)?;
+        }
         self.finish(session, ctx, head);
+        if !ctx.upgraded {
+            self.compress(session, ctx, head)?;
+        }
         ctx.status = head.status.as_u16();
         Ok(())
     }
@@ -305,12 +313,25 @@ impl ProxyHttp for Gate {
             // Before the client has the last byte: its next request finds the place free.
             lease.report(Outcome::Status(ctx.status));
         }
-        ctx.body_out += body.as_ref().map_or(0, Bytes::len) as u64;
         ctx.flow.progressed();
         if let Some(copying) = &mut ctx.mirror {
             copying.answer_body(body.as_ref());
         }
+        super::body::recode(ctx, body, end_of_stream)?;
+        ctx.body_out += body.as_ref().map_or(0, Bytes::len) as u64;
         Ok(None)
+    }
+
+    /// An answer that ends with trailers: what is left of its body comes first, and Pingora then leaves the trailers out.
+    async fn response_trailer_filter(
+        &self,
+        _: &mut Session,
+        _: &mut http::HeaderMap,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Bytes>> {
+        let mut rest = None;
+        super::body::recode(ctx, &mut rest, true)?;
+        Ok(rest)
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {

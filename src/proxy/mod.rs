@@ -7,6 +7,7 @@ mod access;
 mod admit;
 mod answer;
 mod attempt;
+mod body;
 mod client;
 mod ctx;
 mod failure;
@@ -34,6 +35,7 @@ use gate::Gate;
 use mirror::Mirrors;
 
 use crate::front::conn;
+use crate::overload::Overload;
 use crate::routes::Live;
 use crate::settings::Settings;
 use crate::tasks::Tasks;
@@ -51,18 +53,21 @@ pub struct Proxy {
     inner: Arc<HttpProxy<Gate>>,
 }
 
+/// What requests need of the rest of the gateway.
+pub struct Surroundings {
+    pub live: Arc<Live>,
+    pub telemetry: Arc<Telemetry>,
+    pub challenges: Option<Arc<Challenges>>,
+    pub overload: Arc<Overload>,
+    /// True once the gateway is leaving.
+    pub shutdown: watch::Receiver<bool>,
+}
+
 impl Proxy {
-    pub fn new(
-        settings: &Settings,
-        live: Arc<Live>,
-        telemetry: Arc<Telemetry>,
-        tasks: &Tasks,
-        challenges: Option<Arc<Challenges>>,
-        shutdown: watch::Receiver<bool>,
-    ) -> Proxy {
+    pub fn new(settings: &Settings, tasks: &Tasks, around: Surroundings) -> Proxy {
         let reaper = Arc::new(Reaper::default());
         tasks.spawn_forever("reaper", reaper.clone().run());
-        let gate = Gate::new(settings, live, telemetry, reaper, Mirrors::new(tasks.clone()), challenges, shutdown);
+        let gate = Gate::new(settings, around, reaper, Mirrors::new(tasks.clone()));
         let conf = ServerConf {
             threads: settings.threads(),
             upstream_keepalive_pool_size: IDLE_UPSTREAM_CONNECTIONS,

@@ -1,6 +1,6 @@
 //! Header edits on Pingora's answers, through its own methods: they keep the case of HTTP/1 names in step with the map.
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora_http::ResponseHeader;
 
 use crate::policy::HeaderSink;
@@ -17,5 +17,8 @@ impl HeaderSink for ResponseSink<'_> {
     }
     fn remove(&mut self, name: &HeaderName) {
         let _ = self.0.remove_header(name);
+    }
+    fn headers(&self) -> &HeaderMap {
+        &self.0.headers
     }
 }

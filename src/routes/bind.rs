@@ -14,7 +14,9 @@ use super::pattern::Pattern;
 use super::route::Route;
 use crate::config::{self, EncodedSlash};
 use crate::facts::path::has_encoded_slash;
-use crate::policy::{Access, Addresses, Cors, Edits, Limit, Presence, Proof, Reading, Rewrite, Side, Sources};
+use crate::policy::{
+    Access, Addresses, AnswerWords, Answers, Cors, Edits, Limit, Presence, Proof, Reading, Rewrite, Side, Sources,
+};
 use crate::problem::{Path, Problem, nearest};
 use crate::scalar::OneOrMany;
 use crate::upstream::Pool;
@@ -41,7 +43,7 @@ pub(super) struct Named {
 pub(super) struct Defaults<'d> {
     words: &'d config::Defaults,
     request_headers: Edits,
-    pub(super) response_headers: Edits,
+    pub(super) answers: Answers,
     addresses: Option<Addresses>,
     cors: Option<Arc<Cors>>,
     access: Option<Arc<Access>>,
@@ -55,12 +57,19 @@ impl<'d> Defaults<'d> {
     ) -> Defaults<'d> {
         let at = Path::of(["defaults"]);
         let mut reading = Reading { captures: &|_| Presence::Never, problems };
-        let mut edits = |words: &Option<config::HeaderEdits>, side, word| match words {
-            Some(words) => Edits::compile(words, side, &at.at(word), &mut reading),
+        let request_headers = match &words.request_headers {
+            Some(words) => Edits::compile(words, Side::Request, &at.at("request_headers"), &mut reading),
             None => Edits::default(),
         };
-        let request_headers = edits(&words.request_headers, Side::Request, "request_headers");
-        let response_headers = edits(&words.response_headers, Side::Response, "response_headers");
+        let given = AnswerWords {
+            response_headers: words.response_headers.as_ref(),
+            security_headers: words.security_headers,
+            cache_control: words.cache_control.as_ref().map(|words| words.0.as_slice()),
+            server_timing: words.server_timing,
+            compression: words.compression.as_ref(),
+            error_pages: words.error_pages.as_ref().map(|words| words.0.as_slice()),
+        };
+        let answers = Answers::compile(&given, &Answers::default(), &at, &mut reading);
         let addresses =
             words.addresses.as_ref().map(|words| Addresses::compile(words, &at.at("addresses"), &mut reading));
         let cors = words.cors.as_ref().map(|words| Arc::new(Cors::compile(words, &at.at("cors"), &mut reading)));
@@ -68,7 +77,7 @@ impl<'d> Defaults<'d> {
         timeouts(words.timeout.as_ref(), &at, problems);
         attempts(words.retry.as_ref(), &at, problems);
         stream(words.stream.as_ref(), &at, problems);
-        Defaults { words, request_headers, response_headers, addresses, cors, access }
+        Defaults { words, request_headers, answers, addresses, cors, access }
     }
 }
 
@@ -103,6 +112,12 @@ impl Binder<'_> {
             cors,
             auth,
             limits,
+            cache_control,
+            security_headers,
+            server_timing,
+            compression,
+            error_pages,
+            importance,
         } = words;
         check_name(name, at, problems);
         let no_captures = &|_: &str| Presence::Never;
@@ -128,10 +143,15 @@ impl Binder<'_> {
             Some(words) => Edits::compile(words, Side::Request, &at.at("request_headers"), &mut reading),
             None => self.defaults.request_headers.clone(),
         };
-        let response_headers = match response_headers {
-            Some(words) => Edits::compile(words, Side::Response, &at.at("response_headers"), &mut reading),
-            None => self.defaults.response_headers.clone(),
+        let given = AnswerWords {
+            response_headers: response_headers.as_ref(),
+            security_headers: *security_headers,
+            cache_control: cache_control.as_ref().map(|words| words.0.as_slice()),
+            server_timing: *server_timing,
+            compression: compression.as_ref(),
+            error_pages: error_pages.as_ref().map(|words| words.0.as_slice()),
         };
+        let answers = Answers::compile(&given, &self.defaults.answers, at, &mut reading);
         let addresses = match addresses {
             Some(words) => Some(Addresses::compile(words, &at.at("addresses"), &mut reading)),
             None => self.defaults.addresses.clone(),
@@ -172,7 +192,8 @@ impl Binder<'_> {
             mirror,
             rewrite,
             request_headers,
-            response_headers,
+            answers,
+            importance: importance.or(self.defaults.words.importance),
             timeout,
             attempts,
             body_max,

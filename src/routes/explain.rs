@@ -231,7 +231,7 @@ fn why(route: &Route, host: &HostPattern, path: Option<String>, fit: Fit, captur
         fit: fit.to_string(),
         captures,
         request_headers: changes(&route.request_headers),
-        response_headers: changes(&route.response_headers),
+        response_headers: changes(&route.answers.edits),
         policies: policies(route),
     }
 }
@@ -243,6 +243,7 @@ fn policies(route: &Route) -> Vec<String> {
     all.extend(route.limits_before.iter().map(|limit| format!("limit {}", limit.name)));
     all.extend(route.access.as_ref().map(|access| format!("auth: {}", access.described())));
     all.extend(route.limits_after.iter().map(|limit| format!("limit {}", limit.name)));
+    all.extend(route.answers.described());
     all
 }
 

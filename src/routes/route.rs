@@ -9,9 +9,9 @@ use super::conditions::Conditions;
 use super::destination::{Destination, Mirror};
 use super::host::HostPattern;
 use super::pattern::{Captured, PathCaptures, Pattern};
-use crate::config::{EncodedSlash, OnExpiry, OnRemove};
+use crate::config::{EncodedSlash, Importance, OnExpiry, OnRemove};
 use crate::facts::{Head, Known, Subject};
-use crate::policy::{Access, Addresses, Cors, Edits, Limit, Rewrite};
+use crate::policy::{Access, Addresses, Answers, Cors, Edits, Limit, Rewrite};
 use crate::telemetry::RouteMetrics;
 use crate::upstream::Pool;
 
@@ -23,7 +23,9 @@ pub struct Route {
     pub mirror: Option<Mirror>,
     pub rewrite: Option<Rewrite>,
     pub request_headers: Edits,
-    pub response_headers: Edits,
+    pub answers: Answers,
+    /// `None`: by whether it is proven who asks.
+    pub importance: Option<Importance>,
     pub timeout: Timeouts,
     /// Tries in all, the first one counts.
     pub attempts: u8,

@@ -17,7 +17,7 @@ use super::trie::Trie;
 use crate::config::{Cleartext, ClientCertificateMode, EncodedSlash};
 use crate::facts::path::{PathError, has_encoded_slash};
 use crate::facts::{Head, Scheme};
-use crate::policy::{Edits, Issuer, Limit, Proving, Revocations};
+use crate::policy::{Answers, Issuer, Limit, Proving, Revocations};
 use crate::upstream::{Pool, Spec};
 
 /// All routes of a document.
@@ -30,7 +30,7 @@ pub struct Table {
     /// What `upstream::Pools::adopt` is to adopt.
     pub pools: Vec<(Arc<Pool>, Arc<Spec>)>,
     /// For answers without a route.
-    pub default_response_headers: Edits,
+    pub default_answers: Answers,
     /// Sorted; `_` stands as `-`.
     pub(super) reserved_headers: Box<[Box<str>]>,
     /// A listener's place is its bit.

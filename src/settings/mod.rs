@@ -16,12 +16,16 @@ mod certificate;
 mod certificates;
 mod check;
 mod limits;
+mod overload;
+mod trust;
 pub use certificate::{
     AcmeOf, Ca, Certificate, CertificateFiles, ClientCa, DnsProof, ExternalAccount, Internal, OnDemand, TsigAlgorithm,
     TsigKey,
 };
 pub use check::network;
 pub use limits::{Http2, Limits};
+pub use overload::Overload;
+pub use trust::Trust;
 
 /// Boot settings. A change needs a restart.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -64,6 +68,9 @@ pub struct Settings {
     /// Bounds on what clients may do.
     #[serde(default)]
     pub limits: Limits,
+    /// What is turned away when there is more than the gateway can do.
+    #[serde(default)]
+    pub overload: Overload,
     /// How names of upstreams are resolved.
     #[serde(default)]
     pub dns: Dns,
@@ -195,15 +202,6 @@ pub struct Admin {
 pub struct Routes {
     /// Path of the document, watched for changes. Relative to the working directory.
     pub file: PathBuf,
-}
-
-/// Whose word about the client is believed.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Trust {
-    /// Networks whose `X-Forwarded-*` and `Forwarded` are believed. The client is the right-most hop not among them. Default: none.
-    #[serde(default)]
-    pub forwarded_from: OneOrMany<String>,
 }
 
 /// How names of upstreams are resolved.

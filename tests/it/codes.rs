@@ -110,6 +110,17 @@ async fn reach(code: Code) -> Option<Reached> {
             );
             ask(document, |_| {}, GET).await
         }
+        Code::Overload => {
+            let full = |settings: &mut Settings| {
+                settings.set("overload.memory", "1MiB");
+            };
+            let gateway = start(fixed(), full).await;
+            eventually!(gateway.metric("tollgate_overload_level").await == 2.0);
+            let mut client = Raw::connect(gateway.http()).await;
+            client.send(GET).await;
+            let answer = client.answer().await;
+            Reached { gateway, answer }
+        }
         Code::UpstreamConnect => ask(routes::all_to(Port::free().address()), |_| {}, GET).await,
         Code::UpstreamTls => {
             let plain = Origin::text("plain");
@@ -202,6 +213,7 @@ each_code! {
     auth_forbidden: AuthForbidden,
     auth_unavailable: AuthUnavailable,
     limit: Limit,
+    overload: Overload,
     head_too_large: HeadTooLarge,
     upstream_connect: UpstreamConnect,
     upstream_tls: UpstreamTls,

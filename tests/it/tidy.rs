@@ -10,7 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["facts"],
     &["settings", "tasks", "rejection"],
     &["telemetry"],
-    &["config", "ratelimit"],
+    &["config", "ratelimit", "overload"],
     &["source", "upstream", "policy"],
     &["routes", "tls"],
     &["control", "front"],

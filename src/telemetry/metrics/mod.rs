@@ -65,6 +65,16 @@ pub struct Readings {
     /// Name, source, and when it ends, in seconds since 1970.
     pub certificates: Vec<CertificateReading>,
     pub limits: Vec<LimitReading>,
+    pub overload: OverloadReading,
+}
+
+/// How much there is to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct OverloadReading {
+    /// 0: nothing is turned away; 1: all that is sheddable; 2: all that is normal, too.
+    pub level: f64,
+    /// How late the event loop was at least, in seconds.
+    pub lag: f64,
 }
 
 /// How a limit stands.
@@ -160,6 +170,8 @@ impl Metrics {
                 out.value(&family::CERTIFICATE_NEXT_ORDER, &[name, source], *at as f64);
             }
         }
+        out.value(&family::OVERLOAD_LEVEL, &[], readings.overload.level);
+        out.value(&family::OVERLOAD_LAG, &[], readings.overload.lag);
         for LimitReading { name, allowed, limited, dry_run, keys, evicted } in &readings.limits {
             for (outcome, count) in [("allowed", allowed), ("limited", limited), ("dry_run", dry_run)] {
                 out.value(&family::LIMIT_REQUESTS, &[name, outcome], *count as f64);

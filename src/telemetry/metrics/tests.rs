@@ -52,7 +52,16 @@ fn busy() -> (Metrics, Readings) {
         next_order: Some(1_790_000_000),
         failing: false,
     }];
-    (metrics, Readings { pools: vec![pool], tasks: BTreeMap::from([("resolver", 2)]), certificates, limits })
+    (
+        metrics,
+        Readings {
+            pools: vec![pool],
+            tasks: BTreeMap::from([("resolver", 2)]),
+            certificates,
+            limits,
+            ..Readings::default()
+        },
+    )
 }
 
 #[test]

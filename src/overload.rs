@@ -1,0 +1,207 @@
+//! What is turned away when there is more than the gateway can do.
+//!
+//! Two signs: how late the event loop is (requests then wait for their turn, each for a bit longer than the one before), and
+//! memory near its bound. A loop that is late throughout a whole window is a queue that does not drain, as CoDel has it
+//! (RFC 8289); one that is late now and then is a burst, and left alone. While the sign lasts a growing share of requests
+//! is turned away, least important first.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::settings;
+use crate::telemetry::metrics::OverloadReading;
+
+/// How often lateness is measured, and of how many measures the least counts.
+const TICK: Duration = Duration::from_millis(10);
+const WINDOW: u32 = 10;
+/// Memory is looked at once in so many windows.
+const MEMORY_EVERY: u32 = 5;
+/// In thousandths: this share is added in a window that was late, and taken off in one that was not.
+const MORE: u32 = 250;
+const LESS: u32 = 50;
+/// All that is sheddable; all that is normal, too.
+const SHEDDABLE: u32 = 1000;
+const NORMAL: u32 = 2000;
+
+/// How important a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    Critical,
+    Normal,
+    Sheddable,
+}
+
+/// One per gateway.
+#[derive(Debug)]
+pub struct Overload {
+    lag_max: Option<Duration>,
+    memory_max: Option<u64>,
+    /// 0 to 1000: that share of what is sheddable; to 2000: and of what is normal.
+    level: AtomicU32,
+    lag: AtomicU64,
+}
+
+impl Overload {
+    pub fn new(settings: &settings::Overload) -> Overload {
+        let settings::Overload { lag, memory } = settings;
+        Overload {
+            lag_max: Some(lag.0).filter(|lag| !lag.is_zero()),
+            memory_max: match memory {
+                Some(bound) => Some(bound.0).filter(|bound| *bound > 0),
+                None => cgroup_max().map(|max| max / 10 * 9),
+            },
+            level: AtomicU32::new(0),
+            lag: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether a request of this weight is turned away now.
+    pub fn sheds(&self, weight: Weight) -> bool {
+        let level = self.level.load(Ordering::Relaxed);
+        if level == 0 {
+            return false;
+        }
+        let share = match weight {
+            Weight::Critical => 0,
+            Weight::Normal => level.saturating_sub(SHEDDABLE),
+            Weight::Sheddable => level,
+        };
+        share > 0 && fastrand::u32(..1000) < share
+    }
+
+    pub fn reading(&self) -> OverloadReading {
+        OverloadReading {
+            level: f64::from(self.level.load(Ordering::Relaxed)) / 1000.0,
+            lag: Duration::from_micros(self.lag.load(Ordering::Relaxed)).as_secs_f64(),
+        }
+    }
+
+    /// Measures, as long as the gateway runs.
+    pub async fn run(self: Arc<Self>) {
+        let mut windows = 0_u32;
+        let mut floor = 0;
+        loop {
+            let mut least = Duration::MAX;
+            for _ in 0..WINDOW {
+                let due = Instant::now() + TICK;
+                tokio::time::sleep_until(due).await;
+                least = least.min(due.elapsed());
+            }
+            if windows.is_multiple_of(MEMORY_EVERY) {
+                floor = self.memory_floor();
+            }
+            windows = windows.wrapping_add(1);
+            self.window(least, floor);
+        }
+    }
+
+    fn memory_floor(&self) -> u32 {
+        let (Some(bound), Some(used)) = (self.memory_max, resident()) else { return 0 };
+        match used {
+            _ if used >= bound => NORMAL,
+            _ if used >= bound / 10 * 9 => SHEDDABLE,
+            _ => 0,
+        }
+    }
+
+    fn window(&self, least: Duration, floor: u32) {
+        self.lag.store(u64::try_from(least.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let before = self.level.load(Ordering::Relaxed);
+        let next = match self.lag_max {
+            Some(max) if least > max => (before + MORE).min(NORMAL),
+            // Between the two it stays: it is what the load needs.
+            Some(max) if least > max / 2 => before,
+            _ => before.saturating_sub(LESS),
+        };
+        let next = next.max(floor);
+        self.level.store(next, Ordering::Relaxed);
+        match (before, next) {
+            (0, 1..) => {
+                let memory = floor > 0;
+                tracing::warn!(
+                    event = "overload.begun",
+                    lag_ms = least.as_millis(),
+                    memory,
+                    "requests are turned away"
+                );
+            }
+            (1.., 0) => tracing::warn!(event = "overload.ended", "no request is turned away any more"),
+            _ => {}
+        }
+    }
+}
+
+/// Bytes of memory that the process has in use.
+fn resident() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
+/// The bound that the container has, if there is one.
+fn cgroup_max() -> Option<u64> {
+    let files = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let bound = files.iter().find_map(|file| std::fs::read_to_string(file).ok()?.trim().parse::<u64>().ok())?;
+    // Version 1 writes a number near the largest where there is none.
+    (bound < 1 << 50).then_some(bound)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scalar::{Size, Span};
+
+    fn overload(memory: Option<u64>) -> Overload {
+        Overload::new(&settings::Overload { lag: Span::from_millis(20), memory: memory.map(Size) })
+    }
+
+    fn shed(overload: &Overload, weight: Weight) -> u32 {
+        (0..2_000).filter(|_| overload.sheds(weight)).count() as u32
+    }
+
+    #[test]
+    fn the_least_important_go_first_and_come_back_last() {
+        let overload = overload(None);
+        let late = |times: u32| (0..times).for_each(|_| overload.window(Duration::from_millis(30), 0));
+        assert_eq!(shed(&overload, Weight::Sheddable), 0);
+        late(2);
+        let some = shed(&overload, Weight::Sheddable);
+        assert!((800..1_200).contains(&some), "{some}");
+        assert_eq!(shed(&overload, Weight::Normal), 0);
+        late(2);
+        assert_eq!((shed(&overload, Weight::Sheddable), shed(&overload, Weight::Normal)), (2_000, 0));
+        late(100);
+        assert_eq!((shed(&overload, Weight::Normal), shed(&overload, Weight::Critical)), (2_000, 0));
+        // Neither late nor early: it stays.
+        overload.window(Duration::from_millis(15), 0);
+        assert_eq!(overload.reading().level, 2.0);
+        for _ in 0..40 {
+            overload.window(Duration::from_millis(1), 0);
+        }
+        assert_eq!(overload.reading().level, 0.0);
+    }
+
+    #[test]
+    fn memory_near_its_bound_is_overload() {
+        let used = resident().unwrap();
+        for (bound, expect) in [(used / 2, NORMAL), (used + used / 20, SHEDDABLE), (used * 4, 0)] {
+            assert_eq!(overload(Some(bound)).memory_floor(), expect, "{bound} of {used}");
+        }
+        assert_eq!(overload(Some(0)).memory_floor(), 0, "no bound");
+        let full = overload(None);
+        full.window(Duration::ZERO, SHEDDABLE);
+        assert_eq!((shed(&full, Weight::Sheddable), shed(&full, Weight::Normal)), (2_000, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_that_keeps_its_time_sheds_nothing() {
+        let overload = Arc::new(overload(Some(0)));
+        let run = tokio::spawn(overload.clone().run());
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(overload.reading().level, 0.0);
+        run.abort();
+    }
+}

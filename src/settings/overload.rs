@@ -1,0 +1,28 @@
+//! Words of `[overload]`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::scalar::{Size, Span};
+
+/// When requests are turned away (503 `overload`), least important first: see `route.importance`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Overload {
+    /// The event loop is later than this for 100 ms without a break. `0s`: it does not count. Default 25ms.
+    #[serde(default = "overload_lag")]
+    pub lag: Span,
+    /// Memory that the process may use: from nine tenths of it on what is `sheddable` is turned away, at the bound what is `normal`, too. `0B`: no bound. Default: nine tenths of what its container may have.
+    #[serde(default)]
+    pub memory: Option<Size>,
+}
+
+impl Default for Overload {
+    fn default() -> Overload {
+        Overload { lag: overload_lag(), memory: None }
+    }
+}
+
+fn overload_lag() -> Span {
+    Span::from_millis(25)
+}
