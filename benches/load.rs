@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 mod rig;
 
 use rig::driver::{self, Wire};
-use rig::process::{Process, leave_the_core};
+use rig::gateway::Gateway;
+use rig::process::leave_the_core;
 use rig::report::{self, Line};
 use rig::tls::{Resumption, client};
 
@@ -22,59 +23,15 @@ const CLIENTS: usize = 32;
 const IDLE: usize = 5_000;
 const NAMES: u32 = 10_000;
 
-struct Gateway {
-    process: Process,
-    directory: std::path::PathBuf,
-    ports: serde_json::Value,
-}
-
-impl Gateway {
-    fn start(binary: &Path, directory: &Path, origin: SocketAddr) -> Gateway {
-        Gateway::with_names(binary, directory, origin, 0)
+/// Settings and words of so many names that show a certificate of their own each.
+fn names(directory: &Path, number: u32) -> (String, String) {
+    let (chain, key) = (directory.join("cert.pem"), directory.join("key.pem"));
+    let (mut certificates, mut hosts) = (String::new(), String::new());
+    for number in 0..number {
+        certificates.push_str(&format!("[certificate.c{number}]\nchain = {chain:?}\nkey = {key:?}\n"));
+        hosts.push_str(&format!("[host.\"h{number}.bench.test\"]\ncertificate = \"c{number}\"\n"));
     }
-
-    /// With so many names that show a certificate of their own each.
-    fn with_names(binary: &Path, directory: &Path, origin: SocketAddr, names: u32) -> Gateway {
-        let at = |name: &str| directory.join(name);
-        let (mut certificates, mut hosts) = (String::new(), String::new());
-        for number in 0..names {
-            let (chain, key) = (at("cert.pem"), at("key.pem"));
-            certificates.push_str(&format!("[certificate.c{number}]\nchain = {chain:?}\nkey = {key:?}\n"));
-            hosts.push_str(&format!("[host.\"h{number}.bench.test\"]\ncertificate = \"c{number}\"\n"));
-        }
-        let settings = format!(
-            "format = 1\nnode = {{ threads = 1 }}\nroutes = {{ file = {routes:?} }}\n\
-             log = {{ access = {access:?}, level = \"warn\" }}\nhealth = {{ address = \"127.0.0.1:0\" }}\n\
-             [limits]\nconnections_per_address = 20000\nrequests_per_connection = 1000000000\n\
-             [[listen]]\nname = \"http\"\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n\
-             [[listen]]\nname = \"https\"\naddress = \"127.0.0.1:0\"\nprotocol = \"https\"\n\
-             certificate = {{ chain = {chain:?}, key = {key:?} }}\n{certificates}",
-            routes = at("routes.toml"),
-            access = at("access.log"),
-            chain = at("cert.pem"),
-            key = at("key.pem"),
-        );
-        std::fs::write(at("edge.toml"), settings).expect("a writable directory");
-        std::fs::write(at("routes.toml"), document(origin, 0, 0) + &hosts).expect("a writable directory");
-        let (edge, ports, log) = (at("edge.toml"), at("ports.json"), at("log"));
-        let arguments = ["run".as_ref(), "-c".as_ref(), edge.as_os_str()];
-        let process = Process::start(binary, &arguments, &[("TOLLGATE_PORTS_FILE", ports.as_os_str())], &log);
-        let began = Instant::now();
-        let text = loop {
-            if let Ok(text) = std::fs::read_to_string(&ports) {
-                break text;
-            }
-            let said = || std::fs::read_to_string(&log).unwrap_or_default();
-            assert!(began.elapsed() < Duration::from_secs(20), "not ready: {}", said());
-            std::thread::sleep(Duration::from_millis(10));
-        };
-        let ports = serde_json::from_str(&text).expect("JSON");
-        Gateway { process, directory: directory.to_owned(), ports }
-    }
-
-    fn address(&self, name: &str) -> SocketAddr {
-        self.ports[name].as_str().and_then(|address| address.parse().ok()).expect("a bound listener")
-    }
+    (certificates, hosts)
 }
 
 /// The route that load takes among so many others; the version makes it another document.
@@ -98,6 +55,48 @@ async fn measure(gateway: &Gateway, name: &str, address: SocketAddr, wire: &Wire
     let before = gateway.process.cpu();
     let seen = driver::run(address, wire, clients, time).await;
     report::line(name, &Line::of(&seen, time, gateway.process.cpu() - before, &gateway.process));
+}
+
+/// What the whole chain of policies costs, beside the same route without any, turn by turn.
+async fn policies(binary: &Path, directory: &Path, origin: SocketAddr, time: Duration) {
+    let secret = "a secret of the bench, known to nobody";
+    let document = format!(
+        "{}[issuer.bench]\nissuer = \"https://bench.test\"\naudience = \"bench\"\nsecret = \"{secret}\"\n\
+         [limit.address]\nrate = \"1000000/s\"\nburst = 1000000\n\
+         [limit.subject]\nrate = \"1000000/s\"\nburst = 1000000\nkey = [\"claim.sub\"]\n\
+         [[route]]\nname = \"guarded\"\nmatch = {{ host = \"bench.test\", path = \"/guarded/*\" }}\nupstream = \"origin\"\n\
+         addresses = {{ allow = \"127.0.0.0/8\" }}\ncors = {{ origins = \"https://app.test\" }}\n\
+         auth = {{ any = [{{ jwt = \"bench\" }}], require = {{ claim = \"scope\", contains = \"read\" }}, \
+         pass = {{ x-user-id = \"{{claim.sub}}\" }} }}\n\
+         limits = [\"address\", \"subject\"]\nsecurity_headers = \"basic\"\nserver_timing = true\n\
+         request_headers = {{ set = {{ x-route = \"{{route.name}}\" }} }}\nresponse_headers = {{ set = {{ x-by = \"bench\" }} }}\n",
+        document(origin, 0, 0)
+    );
+    let claims = serde_json::json!({
+        "iss": "https://bench.test", "aud": "bench", "sub": "u1", "scope": "read write", "exp": 4_000_000_000_u64,
+    });
+    let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
+    let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).expect("a token");
+    let head = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: bench.test\r\nUser-Agent: bench\r\nAccept: */*\r\n");
+    let bearer = format!("Origin: https://app.test\r\nAuthorization: Bearer {token}\r\n\r\n");
+    let bare = Wire::H1Asking(format!("{}{bearer}", head("/bench/path")).into_bytes().into());
+    let guarded = Wire::H1Asking(format!("{}{bearer}", head("/guarded/path")).into_bytes().into());
+    let gateway = Gateway::start(binary, directory, &document, "");
+    let address = gateway.address("http");
+    driver::run(address, &guarded, CLIENTS, time / 5).await;
+    let (mut without, mut with) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        for (wire, lines) in [(&bare, &mut without), (&guarded, &mut with)] {
+            let before = gateway.process.cpu();
+            let seen = driver::run(address, wire, CLIENTS, time).await;
+            lines.push(Line::of(&seen, time, gateway.process.cpu() - before, &gateway.process));
+        }
+    }
+    report::head();
+    let (without, with) = (Line::median(&without), Line::median(&with));
+    report::line("no policy", &without);
+    report::line("all policies", &with);
+    println!("the chain adds {:.2} us of CPU per request", with.cpu_us - without.cpu_us);
 }
 
 /// p99 at 2,000 requests/s, quiet and while 10,000 routes are exchanged again and again.
@@ -139,7 +138,7 @@ fn main() {
         let directory = tempfile::tempdir().expect("a directory");
         let trusted = rig::tls::write(directory.path());
         let origin = rig::origin::start().await;
-        let gateway = Gateway::start(&binary, directory.path(), origin);
+        let gateway = Gateway::start(&binary, directory.path(), &document(origin, 0, 0), "");
         let (http, https) = (gateway.address("http"), gateway.address("https"));
         let h1 = Wire::H1Tls(client(&trusted, b"http/1.1", Resumption::On));
         let h2 = Wire::H2Tls(client(&trusted, b"h2", Resumption::On), 8);
@@ -155,17 +154,21 @@ fn main() {
         change(&gateway, origin, time).await;
         drop(gateway);
 
+        policies(&binary, directory.path(), origin, time).await;
+
         report::head();
-        for names in [1, NAMES] {
-            let gateway = Gateway::with_names(&binary, directory.path(), origin, names);
-            let title = format!("handshake, {names} certificates");
-            let wire = Wire::Handshakes(full.clone(), names);
+        for number in [1, NAMES] {
+            let (certificates, hosts) = names(directory.path(), number);
+            let routes = document(origin, 0, 0) + &hosts;
+            let gateway = Gateway::start(&binary, directory.path(), &routes, &certificates);
+            let title = format!("handshake, {number} certificates");
+            let wire = Wire::Handshakes(full.clone(), number);
             measure(&gateway, &title, gateway.address("https"), &wire, 8, time).await;
         }
 
         let quiet = tempfile::tempdir().expect("a directory");
         let trusted = rig::tls::write(quiet.path());
-        let gateway = Gateway::start(&binary, quiet.path(), origin);
+        let gateway = Gateway::start(&binary, quiet.path(), &document(origin, 0, 0), "");
         let config = client(&trusted, b"http/1.1", Resumption::On);
         let before = gateway.process.memory();
         let mut idle = Vec::with_capacity(IDLE);

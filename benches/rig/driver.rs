@@ -21,6 +21,8 @@ use tokio_rustls::TlsConnector;
 #[derive(Clone)]
 pub(crate) enum Wire {
     H1,
+    /// With this request instead of the usual one.
+    H1Asking(Arc<[u8]>),
     H1Tls(Arc<ClientConfig>),
     /// Streams at once on each connection.
     H2Tls(Arc<ClientConfig>, usize),
@@ -85,8 +87,9 @@ pub(crate) async fn run(address: SocketAddr, wire: &Wire, clients: usize, time: 
 
 async fn client(address: SocketAddr, wire: &Wire, until: Instant, seen: &mut Seen) -> Result<()> {
     match wire {
-        Wire::H1 => asking(tcp(address).await?, until, seen).await,
-        Wire::H1Tls(config) => asking(tls(address, config).await?, until, seen).await,
+        Wire::H1 => asking(tcp(address).await?, ASK, until, seen).await,
+        Wire::H1Asking(request) => asking(tcp(address).await?, request, until, seen).await,
+        Wire::H1Tls(config) => asking(tls(address, config).await?, ASK, until, seen).await,
         Wire::H2Tls(config, streams) => streaming(tls(address, config).await?, *streams, until, seen).await,
         Wire::Handshakes(config, names) => {
             let since = Instant::now();
@@ -94,7 +97,7 @@ async fn client(address: SocketAddr, wire: &Wire, until: Instant, seen: &mut See
                 0 => tls(address, config).await?,
                 names => tls_to(&format!("h{}.bench.test", fastrand::u32(..names)), address, config).await?,
             };
-            ask(&mut stream, &mut Vec::new()).await?;
+            ask(&mut stream, ASK, &mut Vec::new()).await?;
             seen.answered(since);
             Ok(())
         }
@@ -124,19 +127,24 @@ async fn tls_to(
     Ok(TlsConnector::from(config.clone()).connect(name, tcp(address).await?).await?)
 }
 
-async fn asking(mut stream: impl AsyncRead + AsyncWrite + Unpin, until: Instant, seen: &mut Seen) -> Result<()> {
+async fn asking(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: &[u8],
+    until: Instant,
+    seen: &mut Seen,
+) -> Result<()> {
     let mut buffer = Vec::with_capacity(4 << 10);
     while Instant::now() < until {
         let since = Instant::now();
-        ask(&mut stream, &mut buffer).await?;
+        ask(&mut stream, request, &mut buffer).await?;
         seen.answered(since);
     }
     Ok(())
 }
 
 /// One request and its whole answer, whose length the origin declares and every program under test keeps.
-async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), buffer: &mut Vec<u8>) -> Result<()> {
-    stream.write_all(ASK).await?;
+async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &[u8], buffer: &mut Vec<u8>) -> Result<()> {
+    stream.write_all(request).await?;
     buffer.clear();
     loop {
         if stream.read_buf(buffer).await? == 0 {
@@ -210,7 +218,7 @@ pub(crate) async fn steady(address: SocketAddr, clients: u32, rate: u32, time: D
                     tokio::time::sleep_until(due.into()).await;
                     Instant::now()
                 };
-                match ask(&mut stream, &mut buffer).await {
+                match ask(&mut stream, ASK, &mut buffer).await {
                     Ok(()) => seen.answered(since),
                     Err(_) => seen.failures += 1,
                 }
@@ -224,4 +232,68 @@ pub(crate) async fn steady(address: SocketAddr, clients: u32, rate: u32, time: D
         total.add(&seen.expect("a client"));
     }
     total
+}
+
+/// What came of a request that may be turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Came {
+    Answered,
+    TurnedAway,
+    Failed,
+}
+
+/// Requests at a rate that does not wait for answers: each has a connection for itself while it lasts. Tells of each what
+/// came of it and when, counted from when it was due.
+pub(crate) async fn offer(address: SocketAddr, request: Arc<[u8]>, rate: u32, time: Duration) -> Vec<(Came, Duration)> {
+    let (gap, began) = (Duration::from_secs(1) / rate, Instant::now());
+    let idle: Arc<std::sync::Mutex<Vec<TcpStream>>> = Arc::default();
+    let (mut due, mut set) = (began, JoinSet::new());
+    while due < began + time {
+        tokio::time::sleep_until(due.into()).await;
+        let (idle, request, since) = (idle.clone(), request.clone(), due);
+        set.spawn(async move {
+            let kept = idle.lock().expect("a list").pop();
+            let came = tokio::time::timeout(Duration::from_secs(10), async {
+                let mut stream = match kept {
+                    Some(stream) => stream,
+                    None => tcp(address).await?,
+                };
+                let came = ask_any(&mut stream, &request).await?;
+                idle.lock().expect("a list").push(stream);
+                Ok::<Came, Failure>(came)
+            });
+            let came = came.await.ok().and_then(Result::ok).unwrap_or(Came::Failed);
+            (came, since.elapsed())
+        });
+        due += gap;
+    }
+    let mut all = Vec::new();
+    while let Some(one) = set.join_next().await {
+        all.extend(one);
+    }
+    all
+}
+
+pub(crate) async fn ask_any(stream: &mut TcpStream, request: &[u8]) -> Result<Came> {
+    stream.write_all(request).await?;
+    let mut buffer = Vec::with_capacity(64 << 10);
+    let mut end = None;
+    loop {
+        if stream.read_buf(&mut buffer).await? == 0 {
+            return Err("the connection ended".into());
+        }
+        if end.is_none() {
+            end = memchr::memmem::find(&buffer, b"\r\n\r\n");
+        }
+        let Some(end) = end else { continue };
+        let head = String::from_utf8_lossy(&buffer[..end]).to_ascii_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+        let whole = match length {
+            Some(length) => buffer.len() >= end + 4 + length,
+            None => buffer.ends_with(b"0\r\n\r\n"),
+        };
+        if whole {
+            return Ok(if head.starts_with("http/1.1 200") { Came::Answered } else { Came::TurnedAway });
+        }
+    }
 }

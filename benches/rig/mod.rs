@@ -1,6 +1,7 @@
 //! What the load benches share: an origin, programs under test held to one core, load with latencies, and a table.
 
 pub(crate) mod driver;
+pub(crate) mod gateway;
 pub(crate) mod origin;
 pub(crate) mod process;
 pub(crate) mod report;

@@ -11,7 +11,7 @@ use crate::scalar::{OneOrMany, Size};
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "{ algorithms = [\"zstd\", \"br\", \"gzip\"] }")]
 pub struct Compression {
-    /// Of those that the client takes, by its preference and then in this order. Default `["zstd", "br", "gzip"]`; `[]` compresses nothing.
+    /// Of those that the client takes, by its preference and then in this order; `[]` compresses nothing. Default `["zstd", "br", "gzip"]`.
     #[serde(default = "codings")]
     pub algorithms: OneOrMany<Coding>,
     /// Media types, `text/*` for all of a kind. Default: text, JSON, JavaScript, XML, SVG, WebAssembly and fonts that are not compressed by themselves.
