@@ -8,12 +8,16 @@ use crate::tasks::Tasks;
 
 #[path = "../../examples/pet-builder/services.rs"]
 mod pet_builder;
+#[path = "../../examples/reply-insights/services.rs"]
+mod reply_insights;
 
 /// A system under `examples/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Example {
     /// A modular monolith whose parts leave one by one.
     PetBuilder,
+    /// Tokens of an auth service, an API in three instances, analytics over gRPC.
+    ReplyInsights,
 }
 
 /// What stands in the routes for the address of each service, and the service's name.
@@ -29,6 +33,7 @@ impl Example {
     pub(super) fn name(self) -> &'static str {
         match self {
             Example::PetBuilder => "pet-builder",
+            Example::ReplyInsights => "reply-insights",
         }
     }
 
@@ -48,11 +53,17 @@ impl Example {
                 }
                 Ok(routes)
             }
+            Example::ReplyInsights => start_reply_insights(tasks).await,
         }
     }
 
     pub(super) fn try_this(self, http: u16) -> String {
         match self {
+            Example::ReplyInsights => format!(
+                "  curl -i http://localhost:{http}/api/replies/7      401: nobody asks\n  \
+                 TOKEN=$(curl -s http://localhost:{http}/auth/token -H 'content-type: application/json' -d '{{\"user\": \"alice\"}}' | sed 's/.*:\"//; s/\".*//')\n  \
+                 curl -i http://localhost:{http}/api/replies/7 -H \"authorization: Bearer $TOKEN\"\n"
+            ),
             Example::PetBuilder => format!(
                 "  curl http://localhost:{http}/                      the web app\n  \
                  curl http://localhost:{http}/api/orders            the monolith\n  \
@@ -62,6 +73,43 @@ impl Example {
     }
 }
 
+const REPLIES: [(&str, &str); 3] = [
+    ("${REPLIES_1:-127.0.0.1:5011}", "replies-1"),
+    ("${REPLIES_2:-127.0.0.1:5012}", "replies-2"),
+    ("${REPLIES_3:-127.0.0.1:5013}", "replies-3"),
+];
+
+async fn start_reply_insights(tasks: &Tasks) -> io::Result<String> {
+    let mut routes = include_str!("../../examples/reply-insights/routes.toml").to_owned();
+    let run = |service: std::pin::Pin<Box<dyn Future<Output = io::Result<()>> + Send>>| {
+        tasks.spawn_forever("example", async move {
+            if let Err(error) = service.await {
+                tracing::error!(%error, "a service of the example ended");
+            }
+        });
+    };
+    let mut place = async |reference: &str| {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        routes = routes.replace(reference, &listener.local_addr()?.to_string());
+        Ok::<_, io::Error>(listener)
+    };
+    run(Box::pin(reply_insights::auth(place("${AUTH:-127.0.0.1:5001}").await?)));
+    for (reference, name) in REPLIES {
+        run(Box::pin(reply_insights::replies(place(reference).await?, name)));
+    }
+    let trust = reply_insights::Trust::new()?;
+    let analytics = place("${ANALYTICS:-127.0.0.1:5021}").await?;
+    for (reference, pem) in [
+        ("${SERVICES_CA}", &trust.ca),
+        ("${GATEWAY_CERTIFICATE}", &trust.gateway_certificate),
+        ("${GATEWAY_KEY}", &trust.gateway_key),
+    ] {
+        routes = routes.replace(reference, &pem.replace('\n', "\\n"));
+    }
+    run(Box::pin(async move { reply_insights::analytics(analytics, &trust).await }));
+    Ok(routes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,8 +117,10 @@ mod tests {
     #[tokio::test]
     async fn every_service_has_its_place_in_the_routes() {
         let tasks = Tasks::default();
-        let routes = Example::PetBuilder.start(&tasks).await.unwrap();
-        assert!(!routes.contains("${"), "{routes}");
+        for example in [Example::PetBuilder, Example::ReplyInsights] {
+            let routes = example.start(&tasks).await.unwrap();
+            assert!(!routes.contains("${"), "{routes}");
+        }
         tasks.stop().await;
     }
 }

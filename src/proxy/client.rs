@@ -34,21 +34,21 @@ const FORWARDING: [HeaderName; 8] = [
 
 /// Networks whose forwarding headers are believed.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Trusted(Vec<IpNet>);
+pub struct Trusted(Vec<IpNet>);
 
 impl Trusted {
     /// Networks of the settings, which were checked when they were read; single addresses are networks of one.
-    pub(crate) fn new<'a>(networks: impl IntoIterator<Item = &'a str>) -> Trusted {
+    pub fn new<'a>(networks: impl IntoIterator<Item = &'a str>) -> Trusted {
         Trusted(networks.into_iter().filter_map(network).collect())
     }
 
-    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+    pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
 
     /// The client behind `peer`. A hop that is no address ends the walk at the hop before.
-    pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         if self.0.is_empty() || !self.contains(peer) {
             return peer;
         }
@@ -74,7 +74,7 @@ impl Trusted {
 }
 
 /// The scheme that a trusted peer was asked by: the nearest hop's word, where there are several.
-pub(crate) fn scheme(headers: &HeaderMap) -> Option<Scheme> {
+pub fn scheme(headers: &HeaderMap) -> Option<Scheme> {
     let last = |name: &HeaderName| headers.get_all(name).iter().next_back()?.to_str().ok()?.rsplit(',').next();
     let word = last(&X_FORWARDED_PROTO).or_else(|| parameter(last(&FORWARDED)?, "proto"))?.trim();
     match () {

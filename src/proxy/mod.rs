@@ -30,6 +30,7 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::HttpProxy;
 use tokio::sync::watch;
 
+pub use client::{Trusted, scheme};
 use flow::{Flow, Reaper};
 use gate::Gate;
 use mirror::Mirrors;

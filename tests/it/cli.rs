@@ -120,6 +120,7 @@ fn the_shipped_configuration_is_good() {
     for files in [
         &["config/edge.toml", "config/routes.toml"][..],
         &["examples/pet-builder/edge.toml", "examples/pet-builder/routes.toml"],
+        &["examples/reply-insights/edge.toml", "examples/reply-insights/routes.toml"],
     ] {
         let mut arguments = vec!["check"];
         arguments.extend(files);

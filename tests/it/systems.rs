@@ -6,10 +6,12 @@ use http::Request;
 use tokio::task::JoinHandle;
 
 use crate::kit::load::{Load, Tally};
-use crate::kit::{Gateway, Port, empty};
+use crate::kit::{Client, Gateway, Port, Reply, empty, full, grpc};
 
 #[path = "../../examples/pet-builder/services.rs"]
 mod pet_builder;
+#[path = "../../examples/reply-insights/services.rs"]
+mod reply_insights;
 
 /// A running service that can be stopped.
 struct Service {
@@ -120,4 +122,122 @@ async fn pet_builder_lets_nobody_say_who_they_are() {
         let told = gateway.h1().await.fetch(request).await.json();
         assert_eq!((&told["user"], &told["client"]), (&serde_json::Value::Null, &"127.0.0.1".into()), "{name}");
     }
+}
+
+/// The services of reply insights, and a gateway in front of them.
+struct Insights {
+    gateway: Gateway,
+    replies: Vec<Task>,
+    _others: Vec<Task>,
+}
+
+/// A service that ends when this is dropped.
+struct Task(JoinHandle<std::io::Result<()>>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn insights() -> Insights {
+    let ports: Vec<Port> = (0..5).map(|_| Port::free()).collect();
+    let [auth, one, two, three, counts] = ports.as_slice() else { panic!("five ports") };
+    let trust = std::sync::Arc::new(reply_insights::Trust::new().unwrap());
+    let (shown, listener) = (trust.clone(), counts.listen());
+    let others = vec![
+        Task(tokio::spawn(reply_insights::auth(auth.listen()))),
+        Task(tokio::spawn(async move { reply_insights::analytics(listener, &shown).await })),
+    ];
+    let replies = [(one, "replies-1"), (two, "replies-2"), (three, "replies-3")];
+    let replies = replies.map(|(port, name)| Task(tokio::spawn(reply_insights::replies(port.listen(), name))));
+    let gateway = Gateway::with(include_str!("../../examples/reply-insights/routes.toml"), |settings| {
+        for (name, port) in [("AUTH", auth), ("REPLIES_1", one), ("REPLIES_2", two), ("REPLIES_3", three), ("ANALYTICS", counts)]
+        {
+            settings.environment(name, port.address());
+        }
+        settings.environment("SERVICES_CA", &trust.ca);
+        settings.environment("GATEWAY_CERTIFICATE", &trust.gateway_certificate);
+        settings.environment("GATEWAY_KEY", &trust.gateway_key);
+    })
+    .await;
+    Insights { gateway, replies: replies.into(), _others: others }
+}
+
+impl Insights {
+    async fn token(&self, user: &str, plan: &str) -> String {
+        let asked = serde_json::json!({ "user": user, "plan": plan }).to_string();
+        let request = Request::post("http://localhost/auth/token").header("content-type", "application/json");
+        let reply = self.gateway.h1().await.fetch(request.body(full(asked)).unwrap()).await;
+        reply.json()["token"].as_str().unwrap().to_owned()
+    }
+
+    async fn ask(&self, path: &str, token: &str) -> Reply {
+        let request = Request::get(format!("http://localhost{path}"))
+            .header("authorization", format!("Bearer {token}"))
+            .header("x-user-id", "root");
+        self.gateway.h1().await.fetch(request.body(empty()).unwrap()).await
+    }
+}
+
+#[tokio::test]
+async fn reply_insights_knows_its_users() {
+    let mut system = insights().await;
+    system.gateway.get("http://localhost/api/replies/7").await.is_rejected(401, "auth_required");
+    let (free, paying) = (system.token("alice", "free").await, system.token("bob", "pro").await);
+    let mut instances = std::collections::BTreeSet::new();
+    for _ in 0..30 {
+        let reply = system.ask("/api/replies/7", &free).await;
+        let told = reply.json();
+        assert_eq!((&told["user"], &told["plan"]), (&"alice".into(), &"free".into()), "{told}");
+        assert!(reply.headers.contains_key("ratelimit") && reply.headers.contains_key("server-timing"), "{reply:?}");
+        assert_eq!(reply.header("x-content-type-options"), "nosniff");
+        instances.insert(told["service"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(instances.len(), 3, "{instances:?}");
+    system.ask("/api/reports/7", &free).await.is_rejected(403, "auth_forbidden");
+    assert_eq!(system.ask("/api/reports/7", &paying).await.json()["user"], "bob");
+
+    // An instance goes: nobody notices.
+    system.replies.pop();
+    for _ in 0..30 {
+        assert_eq!(system.ask("/api/replies/7", &free).await.status, 200);
+    }
+
+    // gRPC over TLS on which the gateway shows its certificate.
+    let call = Request::post("http://localhost/insights.v1.Analytics/Count")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("authorization", format!("Bearer {paying}"))
+        .body(full(grpc::message("")))
+        .unwrap();
+    let counted = system.gateway.h2c().await.fetch(call).await;
+    assert_eq!((counted.status.as_u16(), &counted.body[..]), (200, &[0, 0, 0, 0, 2, 8, 42][..]), "{counted:?}");
+    assert_eq!(counted.trailers["grpc-status"], "0");
+
+    // Each user has a limit of its own; logins have one by address.
+    let asking = (0..8).map(|_| {
+        let (address, token) = (system.gateway.http(), free.clone());
+        tokio::spawn(async move {
+            let mut client = Client::h1(address).await;
+            let mut refused = 0;
+            for _ in 0..60 {
+                let request = Request::get("http://localhost/api/replies/7").header("authorization", format!("Bearer {token}"));
+                refused += u32::from(client.fetch(request.body(empty()).unwrap()).await.status == 429);
+            }
+            refused
+        })
+    });
+    let mut refused = 0;
+    for one in asking.collect::<Vec<_>>() {
+        refused += one.await.unwrap();
+    }
+    assert!(refused > 0, "480 requests passed a limit of 50/s");
+    assert_eq!(system.ask("/api/replies/7", &paying).await.status, 200);
+
+    let revoked = Request::post("http://localhost/revocations").header("content-type", "application/json");
+    let revoked = revoked.body(full(r#"{"sub": "bob", "issuer": "accounts"}"#)).unwrap();
+    let admin = system.gateway.address("admin");
+    assert_eq!(Client::h1(admin).await.fetch(revoked).await.status, 201);
+    system.ask("/api/replies/7", &paying).await.is_rejected(401, "auth_invalid");
 }
