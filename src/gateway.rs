@@ -97,6 +97,18 @@ pub struct Gateway {
     offer: Option<Offer>,
 }
 
+/// Another process may revoke, too, while one takes over from the other.
+async fn look_again(revocations: Arc<Revocations>) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let looking = revocations.clone();
+        let looked = tokio::task::spawn_blocking(move || looking.look_again(unix_now())).await;
+        if let Ok(Err(error)) = looked {
+            tracing::error!(%error, "what was revoked cannot be read again: what is known stays revoked");
+        }
+    }
+}
+
 impl Gateway {
     /// Starts everything. When it returns, every listener accepts.
     pub async fn start(settings: Settings, options: Options) -> Result<Gateway, StartError> {
@@ -122,6 +134,7 @@ impl Gateway {
             None => Revocations::default(),
         };
         let revocations = Arc::new(revocations);
+        tasks.spawn_forever("revocations", look_again(revocations.clone()));
         let identities = Arc::new(Identities::open(&settings)?);
         let (control, handle) = control::boot(control::Setup {
             source: file::follow(settings.routes.file.clone(), &tasks),
@@ -134,12 +147,13 @@ impl Gateway {
                 let (identities, tasks, revocations) = (identities.clone(), tasks.clone(), revocations.clone());
                 let kept = settings.state.dir.as_ref().map(|dir| dir.join("keys"));
                 Arc::new(move |table: &Table| {
-                    identities.apply(table);
+                    // First: what comes after may fail, and then the table is in force all the same.
                     table.revoke_by(&revocations);
                     for issuer in &table.issuers {
                         let path = kept.as_ref().map(|folder| folder.join(format!("{}.json", issuer.name())));
                         issuer.ring().start(&tasks, path);
                     }
+                    identities.apply(table);
                 })
             },
         })

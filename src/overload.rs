@@ -14,23 +14,28 @@ use tokio::time::Instant;
 use crate::settings;
 use crate::telemetry::metrics::OverloadReading;
 
-/// How often lateness is measured, and of how many measures the least counts.
+/// How often lateness is measured, and over how long the least counts.
 const TICK: Duration = Duration::from_millis(10);
-const WINDOW: u32 = 10;
+const WINDOW: Duration = Duration::from_millis(100);
 /// Memory is looked at once in so many windows.
 const MEMORY_EVERY: u32 = 5;
-/// In thousandths: this share is added in a window that was late, and taken off in one that was not.
+/// In thousandths: this share is added for a window that was late, and taken off for one that was not, or not by half.
 const MORE: u32 = 250;
-const LESS: u32 = 50;
+const LESS: u32 = 100;
+const LESS_NEAR: u32 = 20;
 /// All that is sheddable; all that is normal, too.
 const SHEDDABLE: u32 = 1000;
 const NORMAL: u32 = 2000;
+/// Some of those that nobody knows yet are always looked at.
+const UNKNOWN: u32 = 900;
 
 /// How important a request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weight {
     Critical,
     Normal,
+    /// It may be normal, if somebody found out.
+    Unknown,
     Sheddable,
 }
 
@@ -67,6 +72,7 @@ impl Overload {
         let share = match weight {
             Weight::Critical => 0,
             Weight::Normal => level.saturating_sub(SHEDDABLE),
+            Weight::Unknown => level.min(UNKNOWN),
             Weight::Sheddable => level,
         };
         share > 0 && fastrand::u32(..1000) < share
@@ -81,11 +87,11 @@ impl Overload {
 
     /// Measures, as long as the gateway runs.
     pub async fn run(self: Arc<Self>) {
-        let mut windows = 0_u32;
-        let mut floor = 0;
+        let (mut windows, mut floor) = (0_u32, 0);
         loop {
-            let mut least = Duration::MAX;
-            for _ in 0..WINDOW {
+            let (began, mut least) = (Instant::now(), Duration::MAX);
+            // A loop that is late by more than a window is measured once.
+            while began.elapsed() < WINDOW {
                 let due = Instant::now() + TICK;
                 tokio::time::sleep_until(due).await;
                 least = least.min(due.elapsed());
@@ -94,26 +100,26 @@ impl Overload {
                 floor = self.memory_floor();
             }
             windows = windows.wrapping_add(1);
-            self.window(least, floor);
+            self.window(least, began.elapsed(), floor);
         }
     }
 
+    /// What memory alone asks for: from nine tenths of the bound on a growing share of what is sheddable, beyond the bound of
+    /// what is normal.
     fn memory_floor(&self) -> u32 {
         let (Some(bound), Some(used)) = (self.memory_max, resident()) else { return 0 };
-        match used {
-            _ if used >= bound => NORMAL,
-            _ if used >= bound / 10 * 9 => SHEDDABLE,
-            _ => 0,
-        }
+        let tenth = (bound / 10).max(1);
+        let over = used.saturating_sub(bound / 10 * 9);
+        u32::try_from(over.saturating_mul(1000) / tenth).unwrap_or(NORMAL).min(NORMAL)
     }
 
-    fn window(&self, least: Duration, floor: u32) {
+    fn window(&self, least: Duration, took: Duration, floor: u32) {
         self.lag.store(u64::try_from(least.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
         let before = self.level.load(Ordering::Relaxed);
+        let windows = u32::try_from(took.as_millis() / WINDOW.as_millis()).unwrap_or(u32::MAX).max(1);
         let next = match self.lag_max {
-            Some(max) if least > max => (before + MORE).min(NORMAL),
-            // Between the two it stays: it is what the load needs.
-            Some(max) if least > max / 2 => before,
+            Some(max) if least > max => before.saturating_add(MORE.saturating_mul(windows)).min(NORMAL),
+            Some(max) if least > max / 2 => before.saturating_sub(LESS_NEAR),
             _ => before.saturating_sub(LESS),
         };
         let next = next.max(floor);
@@ -162,37 +168,42 @@ mod tests {
         (0..2_000).filter(|_| overload.sheds(weight)).count() as u32
     }
 
+    fn windows(overload: &Overload, times: u32, least_ms: u64) {
+        (0..times).for_each(|_| overload.window(Duration::from_millis(least_ms), WINDOW, 0));
+    }
+
     #[test]
     fn the_least_important_go_first_and_come_back_last() {
         let overload = overload(None);
-        let late = |times: u32| (0..times).for_each(|_| overload.window(Duration::from_millis(30), 0));
         assert_eq!(shed(&overload, Weight::Sheddable), 0);
-        late(2);
+        windows(&overload, 2, 30);
         let some = shed(&overload, Weight::Sheddable);
         assert!((800..1_200).contains(&some), "{some}");
         assert_eq!(shed(&overload, Weight::Normal), 0);
-        late(2);
+        windows(&overload, 2, 30);
         assert_eq!((shed(&overload, Weight::Sheddable), shed(&overload, Weight::Normal)), (2_000, 0));
-        late(100);
+        windows(&overload, 100, 30);
         assert_eq!((shed(&overload, Weight::Normal), shed(&overload, Weight::Critical)), (2_000, 0));
-        // Neither late nor early: it stays.
-        overload.window(Duration::from_millis(15), 0);
-        assert_eq!(overload.reading().level, 2.0);
-        for _ in 0..40 {
-            overload.window(Duration::from_millis(1), 0);
-        }
+        // Below its bound it always comes down, near it slowly.
+        windows(&overload, 5, 15);
+        assert_eq!(overload.reading().level, 1.9);
+        windows(&overload, 20, 1);
         assert_eq!(overload.reading().level, 0.0);
+        // A loop that is very late is measured seldom: each measure counts for all windows it took.
+        overload.window(Duration::from_millis(500), Duration::from_millis(500), 0);
+        assert_eq!(overload.reading().level, 1.25);
     }
 
     #[test]
     fn memory_near_its_bound_is_overload() {
         let used = resident().unwrap();
-        for (bound, expect) in [(used / 2, NORMAL), (used + used / 20, SHEDDABLE), (used * 4, 0)] {
-            assert_eq!(overload(Some(bound)).memory_floor(), expect, "{bound} of {used}");
+        for (bound, expect) in [(used / 2, NORMAL..=NORMAL), (used / 95 * 100, 400..=600), (used * 4, 0..=0)] {
+            let floor = overload(Some(bound)).memory_floor();
+            assert!(expect.contains(&floor), "{floor} with {bound} of {used}");
         }
         assert_eq!(overload(Some(0)).memory_floor(), 0, "no bound");
         let full = overload(None);
-        full.window(Duration::ZERO, SHEDDABLE);
+        full.window(Duration::ZERO, WINDOW, SHEDDABLE);
         assert_eq!((shed(&full, Weight::Sheddable), shed(&full, Weight::Normal)), (2_000, 0));
     }
 

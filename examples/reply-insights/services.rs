@@ -51,7 +51,8 @@ impl Accounts {
         let user = asked.get("user").and_then(Value::as_str).ok_or(StatusCode::BAD_REQUEST)?;
         let plan = asked.get("plan").and_then(Value::as_str).unwrap_or("free");
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let claims = json!({ "iss": ISSUER, "aud": "insights", "sub": user, "plan": plan, "iat": now, "exp": now + 3600 });
+        let claims =
+            json!({ "iss": ISSUER, "aud": "insights", "sub": user, "plan": plan, "iat": now, "exp": now + 3600 });
         let header = Header { kid: Some("1".to_owned()), ..Header::new(Algorithm::ES256) };
         let token = jsonwebtoken::encode(&header, &claims, &self.signs);
         Ok(Json(json!({ "token": token.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)? })))
@@ -66,7 +67,9 @@ pub(crate) async fn auth(listener: TcpListener) -> io::Result<()> {
         .route("/jwks", get(|State(accounts): State<Arc<Accounts>>| async move { Json(accounts.jwks.clone()) }))
         .route(
             "/token",
-            post(|State(accounts): State<Arc<Accounts>>, Json(asked): Json<Value>| async move { accounts.token(&asked) }),
+            post(
+                |State(accounts): State<Arc<Accounts>>, Json(asked): Json<Value>| async move { accounts.token(&asked) },
+            ),
         )
         .with_state(accounts);
     axum::serve(listener, app).await
@@ -112,9 +115,13 @@ impl Trust {
         let (analytics, analytics_key) = issue("analytics.internal").map_err(failed)?;
         let mut roots = RootCertStore::empty();
         roots.add(ca.der().clone()).map_err(io::Error::other)?;
-        let clients = WebPkiClientVerifier::builder(roots.into()).build().map_err(io::Error::other)?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let clients = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+        let clients = clients.build().map_err(io::Error::other)?;
         let key = PrivateKeyDer::try_from(analytics_key.serialize_der()).map_err(io::Error::other)?;
-        let mut config = ServerConfig::builder()
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?
             .with_client_cert_verifier(clients)
             .with_single_cert(vec![analytics.der().clone()], key)
             .map_err(io::Error::other)?;

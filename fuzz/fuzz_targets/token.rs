@@ -66,7 +66,7 @@ libfuzzer_sys::fuzz_target!(|input: (&str, &str, &str)| {
     };
     let access = TABLE.routes[0].access.as_ref().expect("a route with auth");
     for proof in &access.proofs {
-        let tried = proof.attempt(&head, &access.proving).now_or_never().expect("keys that are there");
+        let tried = proof.attempt(&head, &access.proving, false).now_or_never().expect("keys that are there");
         assert!(!matches!(tried, Tried::Good(..)), "{tried:?}");
     }
 });

@@ -147,6 +147,7 @@ impl State {
             certificates: certificates.collect(),
             limits,
             overload: self.overload.reading(),
+            compressing: crate::policy::compressing(),
         }
     }
 }

@@ -21,16 +21,20 @@ pub(super) async fn add(Extract(state): Extract<State>, asked: Result<Json<Revoc
         Ok(Json(revocation)) => revocation,
         Err(rejection) => return problem::answer(rejection.status(), "bad_revocation", &rejection.body_text()),
     };
+    let mut revocation = revocation;
     if let Some(name) = &revocation.issuer {
-        // A name that is written wrong would revoke nothing, and nobody would notice.
+        // A name that is written wrong would revoke nothing, and nobody would notice. Kept is what tokens say: blocks may be
+        // called otherwise tomorrow.
         let table = state.live.load_full();
         let known = || table.issuers.iter().map(|issuer| &**issuer.name());
-        if !known().any(|one| one == name) {
+        let Some(issuer) = table.issuers.iter().find(|one| **one.name() == **name || *one.iss() == **name) else {
             let near = nearest(name, known()).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
             let detail = format!("there is no `[issuer.{name}]`{near}");
             return problem::answer(StatusCode::UNPROCESSABLE_ENTITY, "unknown_issuer", &detail);
-        }
+        };
+        revocation.issuer = Some(issuer.iss().to_owned());
     }
+    let kept = state.revocations.are_kept();
     let told = revocation.clone();
     let revocations = state.revocations.clone();
     match tokio::task::spawn_blocking(move || revocations.add(revocation, unix_now())).await {
@@ -42,7 +46,7 @@ pub(super) async fn add(Extract(state): Extract<State>, asked: Result<Json<Revoc
                 reason = told.reason,
                 "tokens revoked"
             );
-            (StatusCode::CREATED, uncached(Json(json!({ "id": id })))).into_response()
+            (StatusCode::CREATED, uncached(Json(json!({ "id": id, "kept": kept })))).into_response()
         }
         Ok(Err(error)) => failed(&error),
         Err(error) => problem::answer(StatusCode::INTERNAL_SERVER_ERROR, "internal", &error.to_string()),
@@ -68,5 +72,6 @@ fn failed(error: &RevocationError) -> Response {
         RevocationError::Full => StatusCode::INSUFFICIENT_STORAGE,
         RevocationError::Kept(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    problem::answer(status, "not_revoked", &error.to_string())
+    let code = if matches!(error, RevocationError::Kept(_)) { "not_kept" } else { "not_revoked" };
+    problem::answer(status, code, &error.to_string())
 }

@@ -40,16 +40,16 @@ pub struct Issuer {
     /// The type that tokens must have (`typ`), such as `at+jwt`. Default: any.
     #[serde(default, rename = "type")]
     pub token_type: Option<String>,
-    /// How far clocks may be apart. Default 30s.
+    /// How far clocks may be apart; 5m at most. Default 30s.
     #[serde(default = "leeway")]
     pub leeway: Span,
     /// Longest token. Default 8KiB.
     #[serde(default = "token_max")]
     pub token_max: Size,
-    /// Keys are fetched again after this long, where the answer's `Cache-Control` says nothing. Default 5m.
+    /// Keys are fetched again after this long, or sooner if their `Cache-Control` says so. Default 5m.
     #[serde(default = "refresh")]
     pub refresh: Span,
-    /// A token with an unknown key makes the keys be fetched again, at most once in this time. Default 5s.
+    /// A token with an unknown key makes the keys be fetched again, at most once in this time; 1m at most. Default 5s.
     #[serde(default = "cooldown")]
     pub cooldown: Span,
     /// PEM of the only CAs trusted for `jwks` and `discovery`, usually by `${file:..}`. Default: the system's roots.
@@ -108,6 +108,9 @@ pub struct ApiKey {
     /// Names of limits that hold for it beside those of the route.
     #[serde(default)]
     pub limits: OneOrMany<String>,
+    /// Claims that it has, for `require` and `{claim.NAME}`: `{ scope = "read", plan = "pro" }`.
+    #[serde(default)]
+    pub claims: BTreeMap<String, String>,
 }
 
 /// Users with passwords, for Basic authentication (RFC 7617).
@@ -183,6 +186,9 @@ pub struct Access {
     /// Headers for the upstream: templates such as `{claim.sub}`. Clients cannot send them, on any route.
     #[serde(default)]
     pub pass: BTreeMap<String, String>,
+    /// API keys, passwords and tokens in headers go upstream, too. Without it only the token in `Authorization` does, if it is what has proven who asks. Default false.
+    #[serde(default)]
+    pub forward_credentials: bool,
 }
 
 /// A proof: exactly one of `jwt`, `api_key`, `basic`, `client_certificate`, `forward`, `anonymous`.
@@ -227,12 +233,16 @@ pub struct TokenPlace {
     pub query: Option<String>,
 }
 
-/// What must be known of a subject: a claim, and at most one of `equals`, `contains`, `one_of`. With none of them the claim must be there.
+/// What must be known of a subject: a claim or a fact, and at most one of `equals`, `contains`, `one_of`. With none of them it must be there.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "{ claim = \"scope\", contains = \"read\" }")]
 pub struct Requirement {
-    /// Name of the claim; `a.b` looks into objects.
-    pub claim: String,
+    /// Name of a claim; `a.b` looks into objects.
+    #[serde(default)]
+    pub claim: Option<String>,
+    /// A fact instead, such as `subject.name` or `tls.client.san`.
+    #[serde(default)]
+    pub fact: Option<String>,
     /// It is this.
     #[serde(default)]
     pub equals: Option<String>,

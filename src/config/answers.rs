@@ -14,7 +14,7 @@ pub struct Compression {
     /// Of those that the client takes, by its preference and then in this order; `[]` compresses nothing. Default `["zstd", "br", "gzip"]`.
     #[serde(default = "codings")]
     pub algorithms: OneOrMany<Coding>,
-    /// Media types, `text/*` for all of a kind. Default: text, JSON, JavaScript, XML, SVG, WebAssembly and fonts that are not compressed by themselves.
+    /// Media types, `text/*` for all of a kind. Default: text, JSON, JavaScript, XML, SVG, WebAssembly and fonts that are not compressed by themselves; event streams only where `text/event-stream` is named. gRPC never.
     #[serde(default)]
     pub types: OneOrMany<String>,
     /// Answers that are known to be shorter stay as they are. Default 1KiB.
@@ -46,7 +46,7 @@ pub struct ErrorPage {
     /// For all others: a template of JSON. Default: problem details (RFC 9457).
     #[serde(default)]
     pub json: Option<String>,
-    /// Also in the place of what the upstream answers with this status. Default false: only answers that the gateway gives by itself.
+    /// Also in the place of what the upstream answers with this status, where it has a body whose length, or end, is told. Default false.
     #[serde(default)]
     pub upstream: bool,
 }

@@ -108,7 +108,7 @@ pub struct Body {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "{ max_age = \"1h\", on_remove = \"drain\" }")]
 pub struct Stream {
-    /// An upgraded connection, an event stream or a gRPC call is ended after this long. Default: no bound.
+    /// An upgraded connection, or an answer without a length (a stream), is ended after this long. Default: no bound.
     #[serde(default)]
     pub max_age: Option<Span>,
     /// When the route is removed: `keep` lets its upgraded connections and streams live, `drain` ends them. Default `keep`.

@@ -36,7 +36,7 @@ fn networks(words: &crate::scalar::OneOrMany<String>, at: &Path, reading: &mut R
     let mut list = Vec::new();
     for (index, text) in words.iter().enumerate() {
         match text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
-            Ok(network) => list.push(network),
+            Ok(network) => list.push(canonical(network)),
             Err(_) if text.contains("${") => {}
             Err(_) => {
                 let help = "a network is like `203.0.113.0/24` or `2001:db8::/32`, an address like `203.0.113.7`";
@@ -45,6 +45,13 @@ fn networks(words: &crate::scalar::OneOrMany<String>, at: &Path, reading: &mut R
         }
     }
     list.into()
+}
+
+/// Clients over IPv4 are IPv4, also where the socket says `::ffff:`.
+fn canonical(network: IpNet) -> IpNet {
+    let IpNet::V6(v6) = network else { return network };
+    let mapped = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
+    mapped.and_then(|(v4, len)| IpNet::new(v4.into(), len).ok()).unwrap_or(network)
 }
 
 #[cfg(test)]

@@ -131,6 +131,8 @@ impl Answers {
         }
         all.extend((!self.cache.is_empty()).then(|| "cache_control".to_owned()));
         all.extend(self.compression.is_some().then(|| "compression".to_owned()));
+        all.extend(self.server_timing.then(|| "server_timing".to_owned()));
+        all.extend((!self.pages.is_empty()).then(|| "error_pages".to_owned()));
         all
     }
 }

@@ -77,7 +77,7 @@ impl ApiKeys {
         let mut names = std::collections::BTreeSet::new();
         for (index, words) in keys.iter().enumerate() {
             let at = at.at("keys").at(index);
-            let config::ApiKey { name, sha256, owner, expires, limits: own } = words;
+            let config::ApiKey { name, sha256, owner, expires, limits: own, claims } = words;
             let mut error =
                 |at: Path, message: String, help: &str| problems.push(Problem::error(at, message).help(help));
             if !names.insert(name) {
@@ -110,6 +110,7 @@ impl ApiKeys {
             let mut subject = Subject::new(Proven::ApiKey, name, &source);
             subject.owner = owner.as_deref().map(Into::into);
             subject.expires = expires;
+            subject.claims = claims.iter().map(|(name, text)| (name.clone(), text.as_str().into())).collect();
             let one = Held { subject: Arc::new(subject), expires, limits: of_key.into() };
             if held.insert(digest, one).is_some() {
                 problems.push(Problem::error(at.at("sha256"), "another key has this digest too"));

@@ -14,16 +14,17 @@ use super::api_key::{ApiKeys, KeyPlace};
 use super::forward::ForwardAuth;
 use super::issuer::Issuer;
 use super::jwt::Remembered;
-use super::limits::{Limit, Limits};
-use super::proof::{Proof, TokenPlace, Tried, proof};
+use super::limits::Limit;
+use super::network::network;
+use super::proof::{Passed, Proof, TokenPlace, Tried, proof, without_claims};
 use super::require::Requirement;
 use super::revoked::Revocations;
 use super::users::Users;
 use super::{Edits, Reading, Side};
 use crate::bounded::Bounded;
 use crate::config;
-use crate::facts::{Proven, Subject};
-use crate::problem::Path;
+use crate::facts::{Facts, Proven, Subject};
+use crate::problem::{Path, Problem};
 
 /// Clients whose failures are remembered.
 const CLIENTS_MAX: usize = 100_000;
@@ -62,23 +63,31 @@ pub struct Access {
     pub proving: Arc<Proving>,
 }
 
-/// Query parameters and cookies that hold credentials.
+/// Places of credentials that no upstream sees.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hidden {
     pub query: Box<[Box<str>]>,
     pub cookies: Box<[Box<str>]>,
+    pub headers: Box<[HeaderName]>,
+    /// `Authorization`, unless it is the token that has proven who asks.
+    pub authorization: bool,
 }
 
 /// What comes of all proofs together.
 #[derive(Debug)]
 pub enum Answer {
-    Pass(Arc<Subject>, Limits),
+    Pass(Passed),
     /// 401 `auth_required`.
     Required,
-    /// 401 `auth_invalid`.
-    Invalid(String),
+    /// 401 `auth_invalid`, and whether somebody may have guessed.
+    Invalid {
+        cause: String,
+        guess: bool,
+    },
     /// 503 `auth_unavailable`.
     Unavailable(String),
+    /// Only those were to be taken that are known already.
+    Unknown,
 }
 
 impl Proving {
@@ -120,7 +129,7 @@ impl Proving {
         if blocked.is_empty() {
             return None;
         }
-        let until = blocked.get(blocked.key(super::limits::network(client)))?;
+        let until = blocked.get(blocked.key(network(client)))?;
         until.checked_duration_since(Instant::now())
     }
 
@@ -128,14 +137,14 @@ impl Proving {
     pub fn failed(&self, client: IpAddr) {
         if let Err(wait) = self.failures.fail(client) {
             let blocked = self.blocked();
-            blocked.put(blocked.key(super::limits::network(client)), Instant::now() + wait);
+            blocked.put(blocked.key(network(client)), Instant::now() + wait);
         }
     }
 }
 
 impl Access {
     pub fn compile(words: &config::Access, sources: &Sources<'_>, at: &Path, reading: &mut Reading<'_>) -> Access {
-        let config::Access { any, require, pass } = words;
+        let config::Access { any, require, pass, forward_credentials } = words;
         if any.is_empty() {
             reading.error(&at.at("any"), "nothing can be proven", "write a proof, such as `{ jwt = \"accounts\" }`");
         }
@@ -154,12 +163,24 @@ impl Access {
             let help = "take out `anonymous`, or `require`";
             reading.error(&at.at("require"), "nobody knows anything of who is anonymous", help);
         }
+        if require.iter().any(Requirement::is_of_claim) {
+            for word in without_claims(&proofs) {
+                let message = format!("whoever is proven by `{word}` has no claims, and is answered 403 here");
+                let problem = Problem::warning(at.at("require"), message);
+                reading.problems.push(problem.help("require a fact, such as `subject.name`, or leave the proof out"));
+            }
+        }
         let edits = config::HeaderEdits { set: pass.clone(), ..config::HeaderEdits::default() };
         let pass = Edits::compile(&edits, Side::Request, at, reading);
-        let hidden = hidden(&proofs);
+        let hidden = hidden(&proofs, *forward_credentials);
         let challenges = challenges(&proofs);
         let proving = sources.proving.clone();
         Access { proofs: proofs.into(), require, challenges, anonymous, pass, hidden, proving }
+    }
+
+    /// Headers that credentials stand in.
+    pub fn credential_headers(&self) -> impl Iterator<Item = &HeaderName> {
+        self.proofs.iter().flat_map(Proof::headers)
     }
 
     /// Headers that services set: clients cannot send them.
@@ -172,20 +193,26 @@ impl Access {
 
     /// What comes of what the proofs have found, in their order.
     pub fn decide(&self, tried: Vec<Tried>) -> Answer {
-        let (mut bad, mut unavailable) = (None, None);
+        let (mut bad, mut unavailable, mut unknown) = (None, None, false);
         for one in tried {
             match one {
-                Tried::Good(subject, limits) => return Answer::Pass(subject, limits),
-                Tried::Bad(cause) => bad = bad.or(Some(cause)),
+                Tried::Good(passed) => return Answer::Pass(passed),
+                Tried::Bad { cause, guess } => {
+                    let (first, guessed) = bad.unwrap_or((cause, false));
+                    bad = Some((first, guessed || guess));
+                }
                 Tried::Unavailable(cause) => unavailable = unavailable.or(Some(cause)),
+                Tried::Unknown => unknown = true,
                 Tried::Absent => {}
             }
         }
         match (unavailable, bad) {
+            _ if unknown => Answer::Unknown,
             (Some(cause), _) => Answer::Unavailable(cause),
-            (None, Some(cause)) => Answer::Invalid(cause),
+            (None, Some((cause, guess))) => Answer::Invalid { cause, guess },
             (None, None) if self.anonymous => {
-                Answer::Pass(Arc::new(Subject::new(Proven::Anonymous, "", &"".into())), Arc::default())
+                let nobody = Subject::new(Proven::Anonymous, "", &"".into());
+                Answer::Pass(Passed { known: false, ..Passed::new(nobody) })
             }
             (None, None) => Answer::Required,
         }
@@ -215,14 +242,14 @@ impl Access {
         }
         let mut text = all.join(" or ");
         for requirement in &self.require {
-            text.push_str(&format!("; requires claim {}", requirement.claim));
+            text.push_str(&format!("; requires {}", requirement.what()));
         }
         text
     }
 
     /// The requirement that is not met.
-    pub fn missing(&self, subject: &Subject) -> Option<&Requirement> {
-        self.require.iter().find(|requirement| !requirement.holds(subject))
+    pub fn missing(&self, subject: &Subject, facts: &dyn Facts) -> Option<&Requirement> {
+        self.require.iter().find(|requirement| !requirement.holds(subject, facts))
     }
 
     /// `WWW-Authenticate` (RFC 9110 11.6.1), with the error of RFC 6750 3.1 where it is a token's.
@@ -241,8 +268,8 @@ impl Access {
     }
 }
 
-fn hidden(proofs: &[Proof]) -> Hidden {
-    let (mut query, mut cookies) = (Vec::new(), Vec::new());
+fn hidden(proofs: &[Proof], forwarded: bool) -> Hidden {
+    let (mut query, mut cookies, mut headers, mut authorization) = (Vec::new(), Vec::new(), Vec::new(), false);
     for proof in proofs {
         match proof {
             Proof::Jwt { places, .. } => {
@@ -250,21 +277,28 @@ fn hidden(proofs: &[Proof]) -> Hidden {
                     match place {
                         TokenPlace::Query(name) => query.push(name.clone()),
                         TokenPlace::Cookie(name) => cookies.push(name.clone()),
-                        TokenPlace::Bearer | TokenPlace::Header(_) => {}
+                        TokenPlace::Header(name) => headers.push(name.clone()),
+                        TokenPlace::Bearer => authorization = true,
                     }
                 }
             }
             Proof::ApiKey(sets) => {
-                let places = sets.iter().flat_map(|set| &set.places);
-                query.extend(places.filter_map(|place| match place {
-                    KeyPlace::Query(name) => Some(name.clone()),
-                    KeyPlace::Header(_) | KeyPlace::Basic => None,
-                }));
+                for place in sets.iter().flat_map(|set| &set.places) {
+                    match place {
+                        KeyPlace::Query(name) => query.push(name.clone()),
+                        KeyPlace::Header(name) => headers.push(name.clone()),
+                        KeyPlace::Basic => authorization = true,
+                    }
+                }
             }
-            Proof::Basic(_) | Proof::ClientCertificate | Proof::Forward(_) => {}
+            Proof::Basic(_) => authorization = true,
+            Proof::ClientCertificate | Proof::Forward(_) => {}
         }
     }
-    Hidden { query: query.into(), cookies: cookies.into() }
+    if forwarded {
+        (headers, authorization) = (Vec::new(), false);
+    }
+    Hidden { query: query.into(), cookies: cookies.into(), headers: headers.into(), authorization }
 }
 
 fn challenges(proofs: &[Proof]) -> Box<[Box<str>]> {

@@ -1,12 +1,12 @@
 //! Compression of answers: which, with what, and what their heads say then.
 
 use std::io::Write;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
-    COOKIE, ETAG, TRAILER, VARY,
+    CONTENT_TYPE, COOKIE, ETAG, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
@@ -33,6 +33,7 @@ const TYPES: [&str; 12] = [
 ];
 /// Answers compressed at once, over all routes: each holds a window of up to 1 MiB. Beyond, answers are sent as they are.
 const AT_ONCE_MAX: usize = 1024;
+const EVENT_STREAM: &str = "text/event-stream";
 const GZIP_LEVEL: u32 = 5;
 const BROTLI_QUALITY: u32 = 4;
 const WINDOW_LOG: u32 = 18;
@@ -41,12 +42,15 @@ const ZSTD_LEVEL: i32 = 3;
 const DIGESTS: [HeaderName; 2] = [HeaderName::from_static("content-md5"), HeaderName::from_static("content-digest")];
 
 static AT_ONCE: AtomicUsize = AtomicUsize::new(0);
+static TOO_MANY: AtomicU64 = AtomicU64::new(0);
 
 /// `compression`, compiled.
 #[derive(Clone, Debug)]
 pub struct Compression {
     algorithms: Box<[Coding]>,
     types: MediaTypes,
+    /// Streams hold an encoder for as long as they last: only where the author names them.
+    streams: bool,
     min: u64,
     with_credentials: bool,
 }
@@ -64,8 +68,10 @@ enum Judged {
 impl Compression {
     pub fn compile(words: &config::Compression, at: &Path, reading: &mut Reading<'_>) -> Compression {
         let config::Compression { algorithms, types, min, with_credentials } = words;
+        let streams = types.iter().any(|text| text.eq_ignore_ascii_case(EVENT_STREAM));
         let types = MediaTypes::compile(&types.0, &at.at("types"), reading);
         Compression {
+            streams,
             algorithms: algorithms.0.clone().into(),
             types: if types.is_empty() { MediaTypes::of(&TYPES) } else { types },
             min: min.0,
@@ -73,19 +79,26 @@ impl Compression {
         }
     }
 
-    /// What the head of an answer says if it is compressed, and what does it. `None`: it goes as it is.
-    pub fn begin(&self, request: &HeaderMap, status: StatusCode, answer: &HeaderMap) -> (Option<Encoder>, HeadChanges) {
+    /// What the head of an answer says if it is compressed, and what does it: none for an answer that is only a head.
+    pub fn begin(
+        &self,
+        request: &HeaderMap,
+        status: StatusCode,
+        answer: &HeaderMap,
+        head_only: bool,
+    ) -> (Option<Encoder>, HeadChanges) {
         match self.judge(request, status, answer) {
             Judged::Never => (None, HeadChanges { vary: false, coding: None, etag: None }),
             Judged::NotForThis => (None, HeadChanges { vary: true, coding: None, etag: None }),
-            Judged::With(coding) => match Encoder::new(coding) {
-                Some(encoder) => {
-                    let etag = answer.get(ETAG).filter(|etag| !etag.as_bytes().starts_with(b"W/"));
-                    let weak = etag.and_then(|etag| HeaderValue::from_bytes(&[b"W/", etag.as_bytes()].concat()).ok());
-                    (Some(encoder), HeadChanges { vary: true, coding: Some(coding), etag: weak })
+            Judged::With(coding) => {
+                let encoder = if head_only { None } else { Encoder::new(coding) };
+                if encoder.is_none() && !head_only {
+                    return (None, HeadChanges { vary: true, coding: None, etag: None });
                 }
-                None => (None, HeadChanges { vary: true, coding: None, etag: None }),
-            },
+                let etag = answer.get(ETAG).filter(|etag| !etag.as_bytes().starts_with(b"W/"));
+                let weak = etag.and_then(|etag| HeaderValue::from_bytes(&[b"W/", etag.as_bytes()].concat()).ok());
+                (encoder, HeadChanges { vary: true, coding: Some(coding), etag: weak })
+            }
         }
     }
 
@@ -101,7 +114,8 @@ impl Compression {
             || !whole
             || answer.contains_key(CONTENT_ENCODING)
             || answer.contains_key(CONTENT_RANGE)
-            || answer.contains_key(TRAILER)
+            || says_type(answer, EVENT_STREAM) && !self.streams
+            || says_type(answer, "application/grpc")
             || length.is_some_and(|length| length < self.min.max(1))
             || says(&CACHE_CONTROL, "no-transform")
             || !self.types.has(answer)
@@ -142,6 +156,16 @@ impl HeadChanges {
             sink.set(&ETAG, etag);
         }
     }
+}
+
+fn says_type(answer: &HeaderMap, kind: &str) -> bool {
+    let text = answer.get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
+    text.get(..kind.len()).is_some_and(|front| front.eq_ignore_ascii_case(kind.as_bytes()))
+}
+
+/// Answers that are compressed now, and how many were not because there were too many.
+pub fn compressing() -> (usize, u64) {
+    (AT_ONCE.load(Ordering::Relaxed), TOO_MANY.load(Ordering::Relaxed))
 }
 
 const fn name(coding: Coding) -> &'static str {
@@ -220,6 +244,9 @@ impl Place {
     fn take() -> Option<Place> {
         let taken = AT_ONCE.fetch_add(1, Ordering::Relaxed);
         let place = Place;
+        if taken >= AT_ONCE_MAX {
+            TOO_MANY.fetch_add(1, Ordering::Relaxed);
+        }
         (taken < AT_ONCE_MAX).then_some(place)
     }
 }
@@ -234,7 +261,6 @@ impl Drop for Place {
 mod tests {
     use std::io::Read;
 
-    use http::header::CONTENT_TYPE;
     use proptest::prelude::*;
 
     use super::*;
@@ -274,6 +300,7 @@ mod tests {
             (vec![all.clone()], 304, vec![text.clone()], Judged::Never),
             (vec![all.clone()], 200, vec![(CONTENT_TYPE, "image/png")], Judged::Never),
             (vec![all.clone()], 200, vec![], Judged::Never),
+            (vec![all.clone()], 200, vec![(CONTENT_TYPE, "text/event-stream")], Judged::Never),
             (vec![all.clone()], 200, vec![text.clone(), (CONTENT_ENCODING, "gzip")], Judged::Never),
             (vec![all.clone()], 200, vec![text.clone(), (CONTENT_LENGTH, "1023")], Judged::Never),
             (vec![all.clone()], 200, vec![text.clone(), (CONTENT_LENGTH, "1024")], Judged::With(Coding::Zstd)),
@@ -285,6 +312,13 @@ mod tests {
             says("algorithms = []", std::slice::from_ref(&all), 200, std::slice::from_ref(&text)),
             Judged::Never
         );
+        for (words, kind, expect) in [
+            ("types = 'text/event-stream'", "text/event-stream", Judged::With(Coding::Zstd)),
+            ("types = '*/*'", "application/grpc+proto", Judged::Never),
+            ("types = '*/*'", "image/png", Judged::With(Coding::Zstd)),
+        ] {
+            assert_eq!(says(words, std::slice::from_ref(&all), 200, &[(CONTENT_TYPE, kind)]), expect, "{words} {kind}");
+        }
         let cookie = [all, (COOKIE, "a=1")];
         assert_eq!(says("with_credentials = true", &cookie, 200, &[text]), Judged::With(Coding::Zstd));
     }
@@ -299,7 +333,7 @@ mod tests {
             (DIGESTS[0].clone(), "x"),
         ]);
         let (encoder, changes) =
-            compression("").begin(&map(&[(ACCEPT_ENCODING, "gzip")]), StatusCode::OK, &answer.clone());
+            compression("").begin(&map(&[(ACCEPT_ENCODING, "gzip")]), StatusCode::OK, &answer.clone(), false);
         assert!(encoder.is_some());
         changes.apply(&mut answer);
         let expect = map(&[

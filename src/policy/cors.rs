@@ -38,7 +38,8 @@ enum Origin {
 }
 
 impl Cors {
-    pub fn compile(words: &config::Cors, at: &Path, reading: &mut Reading<'_>) -> Cors {
+    /// `taken`: the methods that the route takes; empty for all.
+    pub fn compile(words: &config::Cors, taken: &[Method], at: &Path, reading: &mut Reading<'_>) -> Cors {
         let config::Cors { origins, methods, headers, expose, credentials, max_age } = words;
         if origins.is_empty() {
             reading.error(&at.at("origins"), "no origin may ask", "write `https://app.example.com` or `*`");
@@ -68,7 +69,8 @@ impl Cors {
             (!names.is_empty()).then(|| HeaderValue::try_from(names.0.join(", ").to_ascii_lowercase()).ok())?
         };
         let named = match methods.is_empty() {
-            true => METHODS.to_owned(),
+            true if taken.is_empty() => METHODS.to_owned(),
+            true => taken.iter().map(Method::as_str).collect::<Vec<_>>().join(", "),
             false => {
                 for (index, text) in methods.iter().enumerate() {
                     if Method::from_bytes(text.as_bytes()).is_err()
@@ -104,11 +106,10 @@ impl Cors {
             })
     }
 
-    /// Whether it is a preflight: the browser asks whether it may ask.
-    pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
-        *method == Method::OPTIONS
-            && headers.contains_key(ORIGIN)
-            && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+    /// The method that a preflight is about: the browser asks whether it may ask.
+    pub fn preflight_method(method: &Method, headers: &HeaderMap) -> Option<Method> {
+        let asked = headers.get(ACCESS_CONTROL_REQUEST_METHOD).filter(|_| *method == Method::OPTIONS)?;
+        Method::from_bytes(asked.as_bytes()).ok().filter(|_| headers.contains_key(ORIGIN))
     }
 
     /// What an answer says, whatever it is. An origin that may not ask is told nothing.
@@ -150,8 +151,11 @@ impl Cors {
     }
 }
 
+/// As browsers write it: in lower case, without the port of the scheme.
 fn origin(text: &str) -> Option<Origin> {
+    let text = text.to_ascii_lowercase();
     let (scheme, host) = text.split_once("://")?;
+    let host = host.strip_suffix(if scheme == "https" { ":443" } else { ":80" }).unwrap_or(host);
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b':' | b'[' | b']');
     let bare = host.strip_prefix('*').unwrap_or(host);
     if !matches!(scheme, "http" | "https") || bare.is_empty() || !bare.bytes().all(legal) {
@@ -160,7 +164,7 @@ fn origin(text: &str) -> Option<Origin> {
     match host.strip_prefix('*') {
         Some(rest) if rest.starts_with('.') => Some(Origin::Below(format!("{scheme}://").into(), rest.into())),
         Some(_) => None,
-        None => Some(Origin::Exact(text.into())),
+        None => Some(Origin::Exact(format!("{scheme}://{host}").into())),
     }
 }
 
@@ -173,7 +177,7 @@ mod tests {
         let words: config::Cors = toml::from_str(text).unwrap();
         let mut problems = Vec::new();
         let mut reading = Reading { captures: &|_| Presence::Never, problems: &mut problems };
-        let cors = Cors::compile(&words, &Path::default(), &mut reading);
+        let cors = Cors::compile(&words, &[], &Path::default(), &mut reading);
         (cors, problems.len())
     }
 

@@ -102,6 +102,10 @@ impl ErrorPages {
         Some((kind, escape.fill_known(template, &facts).into()))
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub fn replaces(&self) -> bool {
         self.0.iter().any(|page| page.upstream)
     }

@@ -1,11 +1,13 @@
 //! A service that decides: what it is asked, what is made of its answer. Who asks it is elsewhere.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::Reading;
+use super::headers::editable;
+use super::{Reading, Side};
 use crate::config::{self, OnFailure};
 use crate::facts::{Head, Proven, Subject};
 use crate::problem::Path;
@@ -30,6 +32,8 @@ pub struct ForwardAuth {
     pub take: Box<[HeaderName]>,
     pub timeout: Duration,
     pub on_failure: OnFailure,
+    /// When it was last told that nobody decides, in seconds.
+    told: AtomicU64,
 }
 
 /// What its answer means.
@@ -53,7 +57,7 @@ impl ForwardAuth {
         }
         let mut names = |words: &crate::scalar::OneOrMany<String>, word: &str| -> Box<[HeaderName]> {
             let all = words.iter().enumerate();
-            all.filter_map(|(index, text)| super::headers::name(text, &at.at(word).at(index), reading)).collect()
+            all.filter_map(|(index, text)| editable(text, Side::Request, &at.at(word).at(index), reading)).collect()
         };
         ForwardAuth {
             name: name.into(),
@@ -63,6 +67,7 @@ impl ForwardAuth {
             take: names(take, "take"),
             timeout: timeout.0,
             on_failure: *on_failure,
+            told: AtomicU64::new(0),
         }
     }
 
@@ -88,6 +93,12 @@ impl ForwardAuth {
             }
         }
         headers
+    }
+
+    /// Whether the log should hear that nobody decides: once in ten seconds.
+    pub fn tells(&self, now: u64) -> bool {
+        let before = self.told.load(Ordering::Relaxed);
+        now >= before + 10 && self.told.compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     pub fn judge(&self, status: StatusCode, headers: &HeaderMap) -> Word {

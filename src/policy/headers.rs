@@ -167,7 +167,7 @@ pub fn name(text: &str, path: &Path, reading: &mut Reading<'_>) -> Option<Header
 }
 
 /// A legal name that is not the protocol's own.
-fn editable(text: &str, side: Side, path: &Path, reading: &mut Reading<'_>) -> Option<HeaderName> {
+pub(super) fn editable(text: &str, side: Side, path: &Path, reading: &mut Reading<'_>) -> Option<HeaderName> {
     let name = name(text, path, reading)?;
     let help = match name {
         _ if is_hop_by_hop(&name) => "it belongs to one connection, not to the message (RFC 9110 7.6.1)",

@@ -12,6 +12,8 @@ use crate::fetch::Trust;
 use crate::problem::{Path, Problem};
 
 const SECRET_MIN: usize = 32;
+/// Longest `leeway`, in seconds. Revocations outlast what they revoke by as much.
+pub(super) const LEEWAY_MAX: u64 = 300;
 
 /// Who gives out tokens.
 #[derive(Debug)]
@@ -52,6 +54,7 @@ impl Issuer {
             cooldown,
             ca,
         } = words;
+        let mut warnings = Vec::new();
         let mut error = |at: Path, message: String, help: &str| problems.push(Problem::error(at, message).help(help));
         let there = [jwks.is_some(), discovery.is_some(), keys.is_some(), secret.is_some()];
         if there.into_iter().filter(|there| *there).count() != 1 {
@@ -66,7 +69,18 @@ impl Issuer {
         for (word, url) in [("jwks", jwks), ("discovery", discovery)] {
             let Some(url) = url.as_ref().filter(|url| !url.contains("${")) else { continue };
             let parsed = url.parse::<http::Uri>();
-            if !parsed.is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()) {
+            let is_url = |uri: &http::Uri| {
+                let plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+                matches!(uri.scheme_str(), Some("http" | "https")) && plain
+            };
+            if let Ok(uri) = &parsed
+                && uri.scheme_str() == Some("http")
+                && !is_private(uri.host().unwrap_or_default())
+            {
+                let problem = Problem::warning(at.at(word), "whoever is on the way can send keys of their own");
+                warnings.push(problem.help("write `https://`"));
+            }
+            if !parsed.is_ok_and(|uri| is_url(&uri)) {
                 error(at.at(word), format!("`{url}` is not a URL"), "write `https://accounts.example.com/..`");
             }
         }
@@ -74,6 +88,18 @@ impl Issuer {
             if span.0.is_zero() {
                 error(at.at(word), "no time at all".to_owned(), "write at least 1s");
             }
+        }
+        for (word, span, most) in [("cooldown", cooldown, 60), ("leeway", leeway, LEEWAY_MAX)] {
+            if span.0.as_secs() > most {
+                error(at.at(word), format!("{span} is too long"), &format!("write {most}s at most"));
+            }
+        }
+        if refresh.0 < cooldown.0 {
+            error(
+                at.at("refresh"),
+                format!("{refresh} is less than the cooldown of {cooldown}"),
+                "raise one, or lower the other",
+            );
         }
         if token_max.0 == 0 || token_max.0 > 64 << 10 {
             error(at.at("token_max"), format!("{token_max} is no length for a token"), "write 64B to 64KiB");
@@ -87,6 +113,7 @@ impl Issuer {
             };
             error(at.at("algorithms").at(index), format!("{one:?} does not fit the keys"), help);
         }
+        problems.append(&mut warnings);
         let trust = match ca {
             Some(pem) => trust(pem, &at.at("ca"), problems),
             None => Trust::default(),
@@ -132,6 +159,11 @@ impl Issuer {
         })
     }
 
+    /// The claim `iss` of its tokens.
+    pub fn iss(&self) -> &str {
+        &self.iss
+    }
+
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }
@@ -149,8 +181,9 @@ impl Issuer {
     /// Takes over the keys of the issuer before, if they come from the same place.
     pub fn inherit(&self, previous: &Issuer) {
         if let (Source::Remote(one, _), Source::Remote(other, _)) = (&self.source, &previous.source)
-            && one == other
+            && one.is_place_of(other)
         {
+            previous.ring().keep_pace(one);
             let _ = self.ring.set(previous.ring().clone());
         }
     }
@@ -169,6 +202,18 @@ impl Issuer {
                 None => false,
             }
     }
+}
+
+/// Hosts on the way to which nobody else is: loopback, and names of private networks.
+fn is_private(host: &str) -> bool {
+    let bare = host.trim_matches(['[', ']']);
+    bare == "localhost"
+        || [".localhost", ".internal", ".local"].iter().any(|suffix| bare.ends_with(suffix))
+        || bare.parse::<std::net::IpAddr>().is_ok_and(|address| match address {
+            std::net::IpAddr::V4(v4) => v4.is_loopback() || v4.is_private(),
+            std::net::IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local(),
+        })
+        || !bare.contains('.')
 }
 
 fn algorithm(word: config::Algorithm) -> Algorithm {

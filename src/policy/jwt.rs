@@ -12,16 +12,19 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
 use super::issuer::Issuer;
-use super::keys::Keys;
+use super::keys::{Key, Keys};
 use super::revoked::Revocations;
+use super::ring::Learned;
 use super::strict;
 use crate::bounded::Bounded;
 use crate::facts::{Proven, Subject};
 
 /// Verified tokens that are remembered.
-const REMEMBERED_MAX: usize = 50_000;
+const REMEMBERED_MAX: usize = 20_000;
 /// Keys that are tried for a token that names none.
-const TRIED_MAX: usize = 4;
+const TRIED_MAX: usize = 10;
+/// Longest token that is remembered.
+const REMEMBERED_LENGTH: usize = 4 << 10;
 const KID_MAX: usize = 256;
 const HEADER_MAX: usize = 4 << 10;
 
@@ -73,8 +76,25 @@ pub(super) enum TokenFault {
     Claim(&'static str),
     #[error("it is revoked")]
     Revoked,
-    #[error("the keys of issuer `{0}` are not known yet")]
+    #[error("the keys of issuer `{0}` are not known")]
     NoKeys(String),
+    #[error("it is not known already, and this is no time to find out")]
+    NotNow,
+}
+
+impl TokenFault {
+    /// Whether somebody may have made it up. What was good once is nobody's guess.
+    pub(super) fn is_guess(&self) -> bool {
+        !matches!(
+            self,
+            TokenFault::Expired(_)
+                | TokenFault::Early(_)
+                | TokenFault::Audience
+                | TokenFault::Revoked
+                | TokenFault::NoKeys(_)
+                | TokenFault::NotNow
+        )
+    }
 }
 
 /// What a token says before anything is verified.
@@ -86,12 +106,13 @@ struct Unverified<'t> {
     claims: Map<String, Value>,
 }
 
-/// Looks at a token for the issuers of a route. Waits only where its key is not known.
+/// Looks at a token for the issuers of a route. Waits only where its key is not known. `known_only`: without verifying.
 pub(super) async fn verify(
     token: &str,
     issuers: &[Arc<Issuer>],
     remembered: &Remembered,
     revocations: &Revocations,
+    known_only: bool,
     now: u64,
 ) -> Result<Arc<Subject>, TokenFault> {
     let longest = issuers.iter().map(|issuer| issuer.token_max).max().unwrap_or(0);
@@ -103,11 +124,14 @@ pub(super) async fn verify(
         let issuer = issuers.iter().find(|one| one.name == verified.issuer && one.words == verified.words);
         if let Some(issuer) = issuer.filter(|one| one.ring().keys().is_some_and(|keys| keys.has(&verified.key))) {
             in_time(verified.exp, verified.nbf, issuer.leeway, now)?;
-            return match revocations.covers(&verified.subject) {
+            return match revocations.covers(&verified.subject, now) {
                 true => Err(TokenFault::Revoked),
                 false => Ok(verified.subject.clone()),
             };
         }
+    }
+    if known_only {
+        return Err(TokenFault::NotNow);
     }
     let unverified = Unverified::read(token)?;
     let iss = unverified.claims.get("iss").and_then(Value::as_str).ok_or(TokenFault::Claim("iss"))?;
@@ -131,21 +155,33 @@ pub(super) async fn verify(
     in_time(exp, nbf, issuer.leeway, now)?;
     let ring = issuer.ring();
     if let Some(kid) = &unverified.kid {
-        // Whether it is there or not is seen below.
-        ring.learn(kid).await;
+        match ring.learn(kid).await {
+            Learned::Known => {}
+            Learned::Unknown => return Err(TokenFault::Key),
+            Learned::Unsure => return Err(TokenFault::NoKeys(issuer.name.to_string())),
+        }
     }
     let keys = ring.keys().ok_or_else(|| TokenFault::NoKeys(issuer.name.to_string()))?;
+    for name in ["sub", "jti"] {
+        // RFC 7519 4.1: they are texts. As anything else nobody could revoke them by it.
+        if unverified.claims.get(name).is_some_and(|value| !value.is_string()) {
+            return Err(TokenFault::Claim(name));
+        }
+    }
     let signer = unverified.signer(&keys)?;
     let name = unverified.claims.get("sub").and_then(Value::as_str).unwrap_or_default().to_owned();
     let mut subject = Subject::new(Proven::Jwt, &name, &issuer.name);
     subject.claims = unverified.claims;
-    subject.key = unverified.kid.map(Into::into);
-    subject.expires = Some(exp);
+    // Of the key, not of the token: what a token leaves out must not save it.
+    subject.key = Some(signer.name());
+    subject.expires = Some(exp.saturating_add(issuer.leeway));
     let subject = Arc::new(subject);
     let (issuer, words) = (issuer.name.clone(), issuer.words);
-    let verified = Verified { subject: subject.clone(), exp, nbf, key: signer, issuer, words };
-    remembered.0.put(key, Arc::new(verified));
-    if revocations.covers(&subject) { Err(TokenFault::Revoked) } else { Ok(subject) }
+    let verified = Verified { subject: subject.clone(), exp, nbf, key: signer.id, issuer, words };
+    if token.len() <= REMEMBERED_LENGTH {
+        remembered.0.put(key, Arc::new(verified));
+    }
+    if revocations.covers(&subject, now) { Err(TokenFault::Revoked) } else { Ok(subject) }
 }
 
 fn in_time(exp: u64, nbf: u64, leeway: u64, now: u64) -> Result<(), TokenFault> {
@@ -212,13 +248,13 @@ impl<'t> Unverified<'t> {
     }
 
     /// The key that has signed it.
-    fn signer(&self, keys: &Keys) -> Result<[u8; 32], TokenFault> {
+    fn signer<'k>(&self, keys: &'k Keys) -> Result<&'k Key, TokenFault> {
         let mut fault = TokenFault::Key;
         for key in keys.fitting(self.kid.as_deref(), self.algorithm).take(TRIED_MAX) {
             let good =
                 jsonwebtoken::crypto::verify(self.signature, self.message.as_bytes(), &key.decoding, self.algorithm);
             if good.unwrap_or(false) {
-                return Ok(key.id);
+                return Ok(key);
             }
             fault = TokenFault::Signature;
         }

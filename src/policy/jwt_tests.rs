@@ -36,7 +36,7 @@ fn raw(header: &str, payload: &str) -> String {
 }
 
 async fn fault(token: &str, issuer: &Arc<Issuer>) -> Option<TokenFault> {
-    verify(token, std::slice::from_ref(issuer), &Remembered::default(), &Revocations::default(), NOW).await.err()
+    verify(token, std::slice::from_ref(issuer), &Remembered::default(), &Revocations::default(), false, NOW).await.err()
 }
 
 #[tokio::test]
@@ -44,13 +44,15 @@ async fn a_good_token_says_who_it_is() {
     let (issuer, remembered) = (issuer(""), Remembered::default());
     let token = signed(&Header::default(), &claims());
     for _ in 0..2 {
-        let subject =
-            verify(&token, std::slice::from_ref(&issuer), &remembered, &Revocations::default(), NOW).await.unwrap();
-        assert_eq!((&*subject.name, &*subject.source, subject.expires), ("u1", "accounts", Some(NOW + 60)));
+        let subject = verify(&token, std::slice::from_ref(&issuer), &remembered, &Revocations::default(), false, NOW)
+            .await
+            .unwrap();
+        assert_eq!((&*subject.name, &*subject.source, subject.expires), ("u1", "accounts", Some(NOW + 90)));
     }
     assert_eq!(remembered.0.len(), 1);
     // What is remembered ends with the token, whatever was remembered.
-    let late = verify(&token, std::slice::from_ref(&issuer), &remembered, &Revocations::default(), NOW + 91).await;
+    let late =
+        verify(&token, std::slice::from_ref(&issuer), &remembered, &Revocations::default(), false, NOW + 91).await;
     assert_eq!(late.unwrap_err(), TokenFault::Expired(31));
 }
 

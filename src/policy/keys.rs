@@ -29,6 +29,16 @@ pub(super) struct Key {
     pub(super) decoding: DecodingKey,
 }
 
+impl Key {
+    /// What operators call it: its `kid`; of a key without one the beginning of its digest.
+    pub(super) fn name(&self) -> Box<str> {
+        match &self.kid {
+            Some(kid) => kid.as_str().into(),
+            None => self.id.iter().take(8).map(|byte| format!("{byte:02x}")).collect(),
+        }
+    }
+}
+
 impl std::fmt::Debug for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Key").field("kid", &self.kid).field("algorithms", &self.algorithms).finish_non_exhaustive()
@@ -40,15 +50,21 @@ impl std::fmt::Debug for Key {
 pub struct Keys(Vec<Key>);
 
 impl Keys {
-    /// Keys that a token may have been signed with. Without a name in the token every key of the algorithm may.
-    pub(super) fn fitting<'k>(
+    /// Keys that a token may have been signed with: the one that it names, else those that have no name; every one of the
+    /// algorithm if it names none.
+    pub(super) fn fitting<'k, 't>(
         &'k self,
-        kid: Option<&'k str>,
+        kid: Option<&'t str>,
         algorithm: Algorithm,
-    ) -> impl Iterator<Item = &'k Key> + 'k {
+    ) -> impl Iterator<Item = &'k Key> + use<'k, 't> {
+        let named = kid.is_some() && self.0.iter().any(|key| key.kid.as_deref() == kid);
         self.0.iter().filter(move |key| {
             key.algorithms.contains(&algorithm)
-                && kid.is_none_or(|kid| key.kid.as_deref().is_none_or(|known| known == kid))
+                && match (named, kid) {
+                    (true, kid) => key.kid.as_deref() == kid,
+                    (false, Some(_)) => key.kid.is_none(),
+                    (false, None) => true,
+                }
         })
     }
 

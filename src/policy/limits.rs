@@ -1,6 +1,7 @@
 //! Limits of a document: who is counted together, what a request costs, what is said about it.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Method};
 
+use super::network::network;
 use crate::bounded::Key;
 use crate::config::{self, Missing};
 use crate::facts::{Fact, Facts};
@@ -20,6 +22,8 @@ use crate::telemetry::metrics::LimitReading;
 
 /// Most keys of one limit.
 const KEYS_MAX: usize = 10_000_000;
+/// Longest time in which a burst comes back.
+const WINDOW_MAX: Duration = Duration::from_secs(10 * 366 * 86_400);
 
 /// Limits that hold together.
 pub type Limits = Arc<[Arc<Limit>]>;
@@ -35,13 +39,18 @@ pub struct Limit {
     cost: Cost,
     pub dry_run: bool,
     keys: usize,
-    state: OnceLock<Arc<State>>,
+    /// What was used, and what came of it: under the name of the limit, across changes.
+    rates: OnceLock<Arc<Rates>>,
+    gauge: OnceLock<Arc<Gauge>>,
+    counts: OnceLock<Arc<Counts>>,
     rule: OnceLock<Rule>,
+    /// `RateLimit-Policy`.
+    policy: Box<str>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    Rate { per_one: Duration, burst: NonZeroU32 },
+    Rate { rate: Rate, burst: NonZeroU32 },
     Concurrent(NonZeroU32),
 }
 
@@ -49,14 +58,6 @@ enum Kind {
 struct Cost {
     method: BTreeMap<String, NonZeroU32>,
     header: Option<HeaderName>,
-}
-
-/// What was used, and what came of it: under the name of the limit, across changes.
-#[derive(Debug)]
-struct State {
-    rates: Arc<Rates>,
-    gauge: Arc<Gauge>,
-    counts: Counts,
 }
 
 /// What came of requests so far.
@@ -77,7 +78,7 @@ pub enum Said {
     /// It is not counted.
     Skipped,
     /// Not now; and when, if that is known.
-    Refused { wait: Option<Duration>, window: Option<(u32, Duration)> },
+    Refused { wait: Option<Duration>, remaining: Option<u32> },
 }
 
 impl Limit {
@@ -97,7 +98,12 @@ impl Limit {
                 if burst.is_none() {
                     error(at.at("burst"), "zero would let nothing through".to_owned(), "write at least 1");
                 }
-                Kind::Rate { per_one: rate.per_one(), burst: burst? }
+                let burst = burst?;
+                if rate.per_one().checked_mul(burst.get()).is_none_or(|window| window > WINDOW_MAX) {
+                    error(at.at("burst"), format!("{burst} at {rate} take years"), "lower `burst`, or raise `rate`");
+                    return None;
+                }
+                Kind::Rate { rate: *rate, burst }
             }
             (None, Some(number)) => {
                 if burst.is_some() {
@@ -123,6 +129,13 @@ impl Limit {
                     let mut all = Vec::new();
                     for text in facts.iter() {
                         match text.parse::<Fact>() {
+                            Ok(Fact::Error(_)) => {
+                                error(
+                                    at.clone(),
+                                    format!("`{text}` is known in error pages only"),
+                                    "take another fact",
+                                );
+                            }
                             Ok(fact) => all.push(fact),
                             Err(wrong) => {
                                 error(at.clone(), wrong.to_string(), crate::facts::UnknownFact::HELP);
@@ -136,11 +149,20 @@ impl Limit {
         let mut compiled = Cost::default();
         if let Some(config::Cost { method, header }) = cost {
             for (name, number) in method {
-                match zero(*number) {
-                    Some(number) => drop(compiled.method.insert(name.clone(), number)),
-                    None => {
-                        error(at.at("cost").at("method").at(name), "nothing".to_owned(), "a request costs 1 or more")
+                let at = at.at("cost").at("method").at(name);
+                let is_method =
+                    Method::from_bytes(name.as_bytes()).is_ok_and(|it| it.as_str() == name.to_ascii_uppercase());
+                match (zero(*number), kind) {
+                    _ if !is_method => error(at, format!("`{name}` is not a method"), "write it in capitals: `POST`"),
+                    (None, _) => error(at, "nothing".to_owned(), "a request costs 1 or more"),
+                    (Some(number), Kind::Rate { burst, .. }) if number > burst => {
+                        error(
+                            at,
+                            format!("{number} is more than the burst of {burst}"),
+                            "raise `burst`: it never passes",
+                        );
                     }
+                    (Some(number), _) => drop(compiled.method.insert(name.clone(), number)),
                 }
             }
             if let Some(text) = header {
@@ -154,30 +176,46 @@ impl Limit {
             }
         }
         Some(Limit {
-            name: name.into(),
-            kind,
             key: alternatives.into(),
             missing: *missing,
             cost: compiled,
             dry_run: *dry_run,
-            keys: *keys,
-            state: OnceLock::new(),
-            rule: OnceLock::new(),
+            ..Limit::bare(name, kind, *keys)
         })
     }
 
     /// A limit on something of the gateway itself, by client address.
     pub fn of_clients(name: &str, rate: Rate, burst: u32, keys: usize) -> Limit {
+        let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
+        Limit::bare(name, Kind::Rate { rate, burst }, keys)
+    }
+
+    fn bare(name: &str, kind: Kind, keys: usize) -> Limit {
+        let policy = match kind {
+            Kind::Rate { rate, .. } => {
+                // In whole seconds, which is what the field knows.
+                let (per, second) = (rate.per, Duration::from_secs(1));
+                let (quota, window) = match per < second {
+                    true => (u64::from(rate.count) * 1000 / u64::try_from(per.as_millis().max(1)).unwrap_or(1), 1),
+                    false => (u64::from(rate.count), ceil(per)),
+                };
+                format!("\"{name}\";q={quota};w={window}")
+            }
+            Kind::Concurrent(_) => String::new(),
+        };
         Limit {
             name: name.into(),
-            kind: Kind::Rate { per_one: rate.per_one(), burst: NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN) },
+            kind,
             key: [[Fact::ClientIp].into()].into(),
             missing: Missing::OneBucket,
             cost: Cost::default(),
             dry_run: false,
             keys,
-            state: OnceLock::new(),
+            rates: OnceLock::new(),
+            gauge: OnceLock::new(),
+            counts: OnceLock::new(),
             rule: OnceLock::new(),
+            policy: policy.into(),
         }
     }
 
@@ -194,40 +232,52 @@ impl Limit {
         })
     }
 
-    /// Takes over what was used under the name, unless it is of another size.
+    /// Takes over what was used under the name.
     pub fn inherit(&self, previous: &Limit) {
-        if self.keys == previous.keys {
-            let _ = self.state.set(previous.state().clone());
+        let _ = self.counts.set(previous.counts().clone());
+        if let Some(rates) = previous.rates.get() {
+            rates.keys().set_bound(self.keys);
+            if let Kind::Rate { rate, burst } = self.kind
+                && self.kind != previous.kind
+            {
+                rates.forgive(rate.per_one().saturating_mul(burst.get()));
+            }
+            let _ = self.rates.set(rates.clone());
+        }
+        if let Some(gauge) = previous.gauge.get() {
+            gauge.keys().set_bound(self.keys);
+            let _ = self.gauge.set(gauge.clone());
         }
     }
 
-    fn state(&self) -> &Arc<State> {
-        self.state.get_or_init(|| {
-            let (rates, gauge) = match self.kind {
-                Kind::Rate { .. } => (self.keys, 1),
-                Kind::Concurrent(_) => (1, self.keys),
-            };
-            let (rates, gauge) = (Arc::new(Rates::new(rates)), Arc::new(Gauge::new(gauge)));
-            Arc::new(State { rates, gauge, counts: Counts::default() })
-        })
+    fn rates(&self) -> &Arc<Rates> {
+        self.rates.get_or_init(|| Arc::new(Rates::new(self.keys)))
     }
 
-    fn rule(&self, per_one: Duration, burst: NonZeroU32) -> &Rule {
-        self.rule.get_or_init(|| Rule::new(per_one, burst, &self.state().rates))
+    fn gauge(&self) -> &Arc<Gauge> {
+        self.gauge.get_or_init(|| Arc::new(Gauge::new(self.keys)))
+    }
+
+    fn counts(&self) -> &Arc<Counts> {
+        self.counts.get_or_init(Arc::default)
+    }
+
+    fn rule(&self, rate: Rate, burst: NonZeroU32) -> &Rule {
+        self.rule.get_or_init(|| Rule::new(rate.per_one(), burst, self.rates()))
     }
 
     pub fn reading(&self) -> LimitReading {
-        let state = self.state();
+        let counts = self.counts();
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (keys, evicted) = match self.kind {
-            Kind::Rate { .. } => (state.rates.keys().len(), state.rates.keys().evicted()),
-            Kind::Concurrent(_) => (state.gauge.keys().len(), state.gauge.keys().evicted()),
+            Kind::Rate { .. } => (self.rates().keys().len(), self.rates().keys().evicted()),
+            Kind::Concurrent(_) => (self.gauge().keys().len(), self.gauge().keys().evicted()),
         };
         LimitReading {
             name: self.name.to_string(),
-            allowed: read(&state.counts.allowed),
-            limited: read(&state.counts.limited),
-            dry_run: read(&state.counts.dry_run),
+            allowed: read(&counts.allowed),
+            limited: read(&counts.limited),
+            dry_run: read(&counts.dry_run),
             keys: keys as u64,
             evicted,
         }
@@ -240,8 +290,8 @@ impl Limit {
             // Asked for twice, for one that is missing must not be hashed as nothing.
             let there = all.iter().all(|fact| *fact == Fact::ClientIp || facts.fact(fact).is_some());
             there.then(|| match self.kind {
-                Kind::Rate { .. } => self.state().rates.keys().key(&parts),
-                Kind::Concurrent(_) => self.state().gauge.keys().key(&parts),
+                Kind::Rate { .. } => self.rates().keys().key(&parts),
+                Kind::Concurrent(_) => self.gauge().keys().key(&parts),
             })
         };
         if self.key.is_empty() {
@@ -255,30 +305,27 @@ impl Limit {
         let key = match (self.key(client, facts), self.missing) {
             (Some(key), _) => key,
             (None, Missing::Skip) => return Said::Skipped,
-            (None, Missing::Deny) => return self.counted(Said::Refused { wait: None, window: None }),
+            (None, Missing::Deny) => return self.counted(Said::Refused { wait: None, remaining: None }),
             (None, Missing::OneBucket) => match self.kind {
-                Kind::Rate { .. } => self.state().rates.keys().key("nobody"),
-                Kind::Concurrent(_) => self.state().gauge.keys().key("nobody"),
+                Kind::Rate { .. } => self.rates().keys().key("nobody"),
+                Kind::Concurrent(_) => self.gauge().keys().key("nobody"),
             },
         };
         let said = match self.kind {
-            Kind::Rate { per_one, burst } => {
-                let rule = self.rule(per_one, burst);
-                match rule.take(key, self.cost(method, headers, burst)) {
-                    Ok(window) => Said::Allowed(window),
-                    Err(Refused { burst, wait }) => Said::Refused { wait, window: Some((burst, rule.window())) },
-                }
-            }
-            Kind::Concurrent(most) => match self.state().gauge.enter(key, most) {
+            Kind::Rate { rate, burst } => match self.rule(rate, burst).take(key, self.cost(method, headers, burst)) {
+                Ok(window) => Said::Allowed(window),
+                Err(Refused { wait, remaining }) => Said::Refused { wait, remaining: Some(remaining) },
+            },
+            Kind::Concurrent(most) => match self.gauge().enter(key, most) {
                 Some(held) => Said::Entered(held),
-                None => Said::Refused { wait: Some(Duration::from_secs(1)), window: None },
+                None => Said::Refused { wait: Some(Duration::from_secs(1)), remaining: None },
             },
         };
         self.counted(said)
     }
 
     fn counted(&self, said: Said) -> Said {
-        let counts = &self.state().counts;
+        let counts = self.counts();
         let counter = match &said {
             Said::Refused { .. } if self.dry_run => &counts.dry_run,
             Said::Refused { .. } => &counts.limited,
@@ -288,12 +335,19 @@ impl Limit {
         said
     }
 
+    /// Gives back what was counted for a request that another limit has refused.
+    pub fn give_back(&self, client: IpAddr, method: &Method, headers: &HeaderMap, facts: &dyn Facts) {
+        if let (Kind::Rate { rate, burst }, Some(key)) = (self.kind, self.key(client, facts)) {
+            self.rule(rate, burst).give_back(key, self.cost(method, headers, burst));
+        }
+    }
+
     /// One failure of a client.
     pub fn fail(&self, client: IpAddr) -> Result<(), Duration> {
-        let Kind::Rate { per_one, burst } = self.kind else { return Ok(()) };
-        let key = self.state().rates.keys().key(network(client));
+        let Kind::Rate { rate, burst } = self.kind else { return Ok(()) };
+        let key = self.rates().keys().key(network(client));
         let refused = |wait: Option<Duration>| wait.unwrap_or(Duration::from_secs(1));
-        self.rule(per_one, burst).take(key, NonZeroU32::MIN).map(|_| ()).map_err(|at| refused(at.wait))
+        self.rule(rate, burst).take(key, NonZeroU32::MIN).map(|_| ()).map_err(|at| refused(at.wait))
     }
 
     fn cost(&self, method: &Method, headers: &HeaderMap, burst: NonZeroU32) -> NonZeroU32 {
@@ -303,21 +357,15 @@ impl Limit {
         told.map_or(by_method, |told: NonZeroU32| told.max(by_method).min(burst.max(by_method)))
     }
 
-    /// A policy as `RateLimit-Policy` has it (draft-ietf-httpapi-ratelimit-headers): `"name";q=100;w=10`.
-    pub fn policy(&self, burst: u32, window: Duration) -> String {
-        format!("\"{}\";q={burst};w={}", self.name, ceil(window))
+    /// As `RateLimit-Policy` has it (draft-ietf-httpapi-ratelimit-headers): `"name";q=100;w=1`. Empty without a rate.
+    pub fn policy(&self) -> &str {
+        &self.policy
     }
 
-    /// How it stands, as `RateLimit` has it: `"name";r=50;t=3`.
-    pub fn stands(&self, remaining: u32, full_in: Duration) -> String {
-        format!("\"{}\";r={remaining};t={}", self.name, ceil(full_in))
-    }
-
-    pub fn window(&self) -> Option<Duration> {
-        match self.kind {
-            Kind::Rate { per_one, burst } => Some(per_one.saturating_mul(burst.get())),
-            Kind::Concurrent(_) => None,
-        }
+    /// Appends how it stands, as `RateLimit` has it: `"name";r=50;t=3`: so many can be used, no more within so many seconds.
+    pub fn stands(&self, remaining: u32, next_in: Duration, list: &mut String) {
+        let between = if list.is_empty() { "" } else { ", " };
+        let _ = write!(list, "{between}\"{}\";r={remaining};t={}", self.name, ceil(next_in));
     }
 }
 
@@ -342,14 +390,6 @@ impl Hash for Parts<'_> {
                 fact => self.facts.fact(fact).hash(state),
             }
         }
-    }
-}
-
-/// An IPv4 address, or the /64 of an IPv6 one: the smallest network a client is given.
-pub(super) fn network(address: IpAddr) -> (bool, u64) {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => (false, u64::from(v4.to_bits())),
-        IpAddr::V6(v6) => (true, (v6.to_bits() >> 64) as u64),
     }
 }
 

@@ -87,6 +87,10 @@ fn mistakes_are_told() {
         "rate = '1/s'\nkey = ['nonsense']",
         "rate = '1/s'\nkeys = 0",
         "rate = '1/s'\ncost = { method = { GET = 0 } }",
+        "rate = '1/s'\nburst = 2\ncost = { method = { GET = 3 } }",
+        "rate = '1/s'\ncost = { method = { post = 1 } }",
+        "rate = '1/366d'\nburst = 1000000",
+        "rate = '1/s'\nkey = ['error.code']",
     ] {
         let words: config::Limit = toml::from_str(text).unwrap();
         let mut problems = Vec::new();
@@ -106,4 +110,33 @@ fn nothing_is_allocated_for_a_check_by_address() {
         }
     });
     assert_eq!(info.count_total, 0);
+}
+
+#[test]
+fn what_was_used_is_inherited_whatever_else_changes() {
+    let before = limit("rate = '1/h'\nburst = 3\nkeys = 10");
+    assert!((0..3).all(|_| check(&before, "192.0.2.1", &[])) && !check(&before, "192.0.2.1", &[]));
+    let after = limit("rate = '1/h'\nburst = 3\nkeys = 100000");
+    after.inherit(&before);
+    assert!(!check(&after, "192.0.2.1", &[]), "another bound forgets nobody");
+    assert!((2..60).all(|last| check(&after, &format!("192.0.2.{last}"), &[])));
+    assert_eq!((after.reading().keys, after.reading().evicted), (59, 0));
+    let at_once = limit("concurrent = 1\nkeys = 100000");
+    at_once.inherit(&after);
+    assert!((2..60).all(|last| check(&at_once, &format!("192.0.2.{last}"), &[])), "another kind has room of its own");
+    let quick = limit("rate = '1000000/s'\nburst = 3");
+    quick.inherit(&before);
+    assert!(check(&quick, "192.0.2.1", &[]), "nobody waits under a rule that is gone");
+}
+
+#[test]
+fn policies_say_the_rate_that_was_written() {
+    for (words, expect) in [
+        ("rate = '100/s'", "\"l\";q=100;w=1"),
+        ("rate = '600/1m'\nburst = 5", "\"l\";q=600;w=60"),
+        ("rate = '5/250ms'", "\"l\";q=20;w=1"),
+        ("concurrent = 3", ""),
+    ] {
+        assert_eq!(limit(words).policy(), expect, "{words}");
+    }
 }

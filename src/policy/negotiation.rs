@@ -60,6 +60,7 @@ impl MediaTypes {
         };
         let media = text.split(';').next().unwrap_or_default().trim();
         self.0.iter().any(|known| match known.strip_suffix('*') {
+            Some("*/") => true,
             Some(kind) => media.get(..kind.len()).is_some_and(|front| front.eq_ignore_ascii_case(kind)),
             None => known.eq_ignore_ascii_case(media),
         })

@@ -1,14 +1,14 @@
 //! Ways to prove who asks: where credentials are, and what is made of them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use http::header::{AUTHORIZATION, HeaderName};
 
-use super::api_key::{ApiKeys, KeyPlace};
+use super::api_key::{ApiKeys, KeyFault, KeyPlace};
 use super::auth::{Proving, Sources};
+use super::credentials::{self, Found, Scheme};
 use super::forward::ForwardAuth;
 use super::issuer::Issuer;
 use super::jwt::{self, TokenFault};
@@ -16,7 +16,7 @@ use super::limits::Limits;
 use super::users::{Users, Verdict};
 use super::{Reading, unix_now};
 use crate::config;
-use crate::facts::{Head, Proven, Subject, cookie, query_parameter};
+use crate::facts::{Head, Proven, Subject};
 use crate::problem::{Path, nearest};
 
 /// A proof.
@@ -43,107 +43,173 @@ pub enum TokenPlace {
 pub enum Tried {
     /// There are no credentials of its kind.
     Absent,
-    Good(Arc<Subject>, Limits),
-    /// For the log.
-    Bad(String),
+    Good(Passed),
+    /// For the log, and whether somebody may have guessed.
+    Bad {
+        cause: String,
+        guess: bool,
+    },
     /// It cannot be told now.
     Unavailable(String),
+    /// Only what is known already was to be taken, and this is not.
+    Unknown,
+}
+
+/// Who was proven, and how.
+#[derive(Debug)]
+pub struct Passed {
+    pub subject: Arc<Subject>,
+    /// Limits that hold for whoever it is, beside those of the route.
+    pub limits: Limits,
+    /// By the token in `Authorization`, which then is one that the upstream can believe, too.
+    pub bearer: bool,
+    /// Somebody vouches for it.
+    pub known: bool,
+}
+
+impl Passed {
+    pub fn new(subject: Subject) -> Passed {
+        Passed::of(Arc::new(subject))
+    }
+
+    pub fn of(subject: Arc<Subject>) -> Passed {
+        Passed { subject, limits: Limits::default(), bearer: false, known: true }
+    }
+}
+
+fn bad(cause: impl Into<String>) -> Tried {
+    Tried::Bad { cause: cause.into(), guess: true }
 }
 
 impl Proof {
-    /// Looks at the credentials of its kind. What a service decides is asked elsewhere.
-    pub async fn attempt(&self, head: &Head<'_>, proving: &Proving) -> Tried {
+    /// Looks at the credentials of its kind. What a service decides is asked elsewhere. `known_only`: what would have to be
+    /// verified, and costs something, is not.
+    pub async fn attempt(&self, head: &Head<'_>, proving: &Proving, known_only: bool) -> Tried {
         match self {
             Proof::Jwt { issuers, places } => {
-                let token = match places.iter().find_map(|place| place.token(head)) {
+                let found = places.iter().find_map(|place| Some((place, place.token(head)?)));
+                let (place, token) = match found {
                     None => return Tried::Absent,
-                    Some(Err(cause)) => return Tried::Bad(cause.to_owned()),
-                    Some(Ok(token)) => token,
+                    Some((_, Err(cause))) => return bad(cause),
+                    Some((place, Ok(token))) => (place, token),
                 };
                 let (remembered, revocations) = (proving.remembered(), proving.revocations());
-                match jwt::verify(&token, issuers, remembered, revocations, unix_now()).await {
-                    Ok(subject) => Tried::Good(subject, Arc::default()),
+                match jwt::verify(&token, issuers, remembered, revocations, known_only, unix_now()).await {
+                    Ok(subject) => Tried::Good(Passed { bearer: *place == TokenPlace::Bearer, ..Passed::of(subject) }),
+                    Err(TokenFault::NotNow) => Tried::Unknown,
                     Err(fault @ TokenFault::NoKeys(_)) => Tried::Unavailable(fault.to_string()),
-                    Err(fault) => Tried::Bad(format!("token: {fault}")),
+                    Err(fault) => Tried::Bad { cause: format!("token: {fault}"), guess: fault.is_guess() },
                 }
             }
             Proof::ApiKey(sets) => api_key(sets, head),
-            Proof::Basic(users) => match basic(head) {
+            Proof::Basic(users) => match credentials::basic(head) {
                 None => Tried::Absent,
-                Some(None) => Tried::Bad("Basic credentials that are none".to_owned()),
-                Some(Some((user, password))) => match users.verify(&user, &password).await {
-                    Verdict::Right => Tried::Good(Arc::new(users.subject(&user)), Arc::default()),
-                    Verdict::Wrong => Tried::Bad("wrong user or password".to_owned()),
-                    Verdict::Busy => Tried::Unavailable("too many passwords are asked about".to_owned()),
-                },
+                Some(Err(cause)) => bad(cause),
+                Some(Ok((user, password))) => {
+                    match users.verify(&user, &password, head.client, proving, known_only).await {
+                        Verdict::Right => Tried::Good(Passed::new(users.subject(&user))),
+                        // Counted already, before the next one of the same client had its turn.
+                        Verdict::Wrong => Tried::Bad { cause: "wrong user or password".to_owned(), guess: false },
+                        Verdict::Busy => Tried::Unavailable("too many passwords are asked about".to_owned()),
+                        Verdict::Unknown => Tried::Unknown,
+                    }
+                }
             },
             Proof::ClientCertificate => match head.client_certificate {
                 None => Tried::Absent,
                 Some(certificate) => {
                     let name = Arc::from("client_certificate");
-                    let subject = Subject::new(Proven::ClientCertificate, &certificate.subject, &name);
-                    Tried::Good(Arc::new(subject), Arc::default())
+                    Tried::Good(Passed::new(Subject::new(Proven::ClientCertificate, &certificate.subject, &name)))
                 }
             },
             Proof::Forward(_) => Tried::Absent,
         }
     }
+
+    /// Headers that its credentials stand in.
+    pub(super) fn headers(&self) -> Vec<&HeaderName> {
+        match self {
+            Proof::Jwt { places, .. } => places
+                .iter()
+                .filter_map(|place| match place {
+                    TokenPlace::Bearer => Some(&AUTHORIZATION),
+                    TokenPlace::Header(name) => Some(name),
+                    TokenPlace::Cookie(_) | TokenPlace::Query(_) => None,
+                })
+                .collect(),
+            Proof::ApiKey(sets) => sets
+                .iter()
+                .flat_map(|set| &set.places)
+                .filter_map(|place| match place {
+                    KeyPlace::Header(name) => Some(name),
+                    KeyPlace::Basic => Some(&AUTHORIZATION),
+                    KeyPlace::Query(_) => None,
+                })
+                .collect(),
+            Proof::Basic(_) => vec![&AUTHORIZATION],
+            Proof::ClientCertificate | Proof::Forward(_) => Vec::new(),
+        }
+    }
+
+    /// Whether whoever it proves may have claims.
+    fn has_claims(&self) -> bool {
+        matches!(self, Proof::Jwt { .. } | Proof::ApiKey(_))
+    }
+
+    /// What it is called in a document.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Proof::Jwt { .. } => "jwt",
+            Proof::ApiKey(_) => "api_key",
+            Proof::Basic(_) => "basic",
+            Proof::ClientCertificate => "client_certificate",
+            Proof::Forward(_) => "forward",
+        }
+    }
+}
+
+/// Proofs that never meet what is required of claims.
+pub(super) fn without_claims(proofs: &[Proof]) -> impl Iterator<Item = &'static str> {
+    proofs.iter().filter(|proof| !proof.has_claims()).map(Proof::word)
 }
 
 impl TokenPlace {
-    /// The token, if there is one. Two of them are none.
-    fn token(&self, head: &Head<'_>) -> Option<Result<String, &'static str>> {
-        match self {
-            TokenPlace::Bearer => {
-                let mut all = head.headers.get_all(AUTHORIZATION).iter();
-                let text = all.next()?.to_str().ok()?;
-                let (scheme, token) = text.split_once(' ')?;
-                if !scheme.eq_ignore_ascii_case("bearer") {
-                    return None;
-                }
-                if all.next().is_some() {
-                    return Some(Err("several Authorization headers"));
-                }
-                Some(Ok(token.trim_start_matches(' ').to_owned()))
-            }
-            TokenPlace::Header(name) => {
-                let mut all = head.headers.get_all(name).iter();
-                let text = all.next()?.to_str().ok()?.to_owned();
-                Some(if all.next().is_some() { Err("several tokens") } else { Ok(text) })
-            }
-            TokenPlace::Cookie(name) => cookie(head.headers, name).map(|token| Ok(token.to_owned())),
-            TokenPlace::Query(name) => query_parameter(head.query?, name).map(|token| Ok(token.into_owned())),
-        }
+    fn token<'h>(&self, head: &Head<'h>) -> Found<Cow<'h, str>> {
+        Some(match self {
+            TokenPlace::Bearer => credentials::authorization(head, Scheme::Bearer)?.map(Cow::Borrowed),
+            TokenPlace::Header(name) => credentials::header(head, name)?.and_then(|bytes| {
+                std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(|_| "a token that cannot be read")
+            }),
+            TokenPlace::Cookie(name) => credentials::cookie(head, name)?.map(Cow::Borrowed),
+            TokenPlace::Query(name) => credentials::query(head, name)?,
+        })
     }
 }
 
 fn api_key(sets: &[Arc<ApiKeys>], head: &Head<'_>) -> Tried {
-    let mut bad = None;
+    let mut wrong = Tried::Absent;
     for set in sets {
-        let found = set.places.iter().find_map(|place| match place {
-            KeyPlace::Header(name) => head.headers.get(name).map(|value| value.as_bytes().to_vec()),
-            KeyPlace::Query(name) => query_parameter(head.query?, name).map(|key| key.into_owned().into_bytes()),
-            KeyPlace::Basic => basic(head)?.map(|(_, password)| password.into_bytes()),
+        let found: Found<Cow<'_, [u8]>> = set.places.iter().find_map(|place| {
+            Some(match place {
+                KeyPlace::Header(name) => credentials::header(head, name)?.map(Cow::Borrowed),
+                KeyPlace::Query(name) => {
+                    credentials::query(head, name)?.map(|key| key.into_owned().into_bytes().into())
+                }
+                KeyPlace::Basic => credentials::basic(head)?.map(|(_, password)| password.into_bytes().into()),
+            })
         });
-        let Some(key) = found else { continue };
-        match set.find(&key, unix_now()) {
-            Ok((subject, limits)) => return Tried::Good(subject, limits),
-            Err(fault) => bad = Some(format!("API key: {fault}")),
+        match found.map(|key| key.map(|key| set.find(&key, unix_now()))) {
+            None => {}
+            Some(Ok(Ok((subject, limits)))) => {
+                return Tried::Good(Passed { limits, ..Passed::of(subject) });
+            }
+            Some(Ok(Err(fault))) => {
+                wrong = Tried::Bad { cause: format!("API key: {fault}"), guess: fault == KeyFault::Unknown };
+            }
+            Some(Err(cause)) => wrong = bad(cause),
         }
     }
-    bad.map_or(Tried::Absent, Tried::Bad)
-}
-
-/// User and password (RFC 7617). The outer `None`: no Basic credentials; the inner one: they are malformed.
-#[allow(clippy::option_option)] // three cases: absent, malformed, there
-fn basic(head: &Head<'_>) -> Option<Option<(String, String)>> {
-    let text = head.headers.get(AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, encoded) = text.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return None;
-    }
-    let decoded = BASE64_STANDARD.decode(encoded.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    Some(decoded.and_then(|text| text.split_once(':').map(|(user, password)| (user.to_owned(), password.to_owned()))))
+    wrong
 }
 
 pub(super) fn proof(
@@ -165,6 +231,12 @@ pub(super) fn proof(
     }
     if !jwt.is_empty() {
         let issuers = named(&jwt.0, &sources.issuers, "issuer", &at.at("jwt"), reading);
+        for (index, one) in issuers.iter().enumerate() {
+            if issuers.iter().take(index).any(|other| other.iss == one.iss) {
+                let message = format!("another issuer here is `{}`, too: its tokens are looked at first", one.iss);
+                reading.error(&at.at("jwt"), message, "write a proof for each: `{ jwt = \"a\" }, { jwt = \"b\" }`");
+            }
+        }
         let mut places: Vec<TokenPlace> = token
             .iter()
             .enumerate()
@@ -218,6 +290,10 @@ fn token_place(words: &config::TokenPlace, at: &Path, reading: &mut Reading<'_>)
     let config::TokenPlace { header, cookie, query } = words;
     match (header, cookie, query) {
         (Some(text), None, None) if text.eq_ignore_ascii_case("authorization") => Some(TokenPlace::Bearer),
+        (Some(text), None, None) if text.contains('_') => {
+            reading.error(at, format!("`{text}` never arrives: names with `_` are dropped"), "write it with `-`");
+            None
+        }
         (Some(text), None, None) => super::headers::name(text, at, reading).map(TokenPlace::Header),
         (None, Some(name), None) => Some(TokenPlace::Cookie(name.as_str().into())),
         (None, None, Some(name)) => Some(TokenPlace::Query(name.as_str().into())),

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::config;
-use crate::facts::{Subject, claim_text};
+use crate::facts::{Fact, Facts, Subject, claim_text};
 use crate::problem::Path;
 
 use super::Reading;
@@ -11,8 +11,14 @@ use super::Reading;
 /// One requirement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requirement {
-    pub claim: Box<str>,
+    of: Of,
     test: Test,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Of {
+    Claim(Box<str>),
+    Fact(Fact),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,11 +31,21 @@ enum Test {
 
 impl Requirement {
     pub fn compile(words: &config::Requirement, at: &Path, reading: &mut Reading<'_>) -> Option<Requirement> {
-        let config::Requirement { claim, equals, contains, one_of } = words;
-        if claim.is_empty() {
-            reading.error(&at.at("claim"), "the name is empty", "write the name of a claim, such as `scope`");
-            return None;
-        }
+        let config::Requirement { claim, fact, equals, contains, one_of } = words;
+        let of = match (claim, fact) {
+            (Some(claim), None) if !claim.is_empty() => Of::Claim(claim.as_str().into()),
+            (None, Some(text)) => match text.parse::<Fact>() {
+                Ok(fact) => Of::Fact(fact),
+                Err(wrong) => {
+                    reading.error(&at.at("fact"), wrong.to_string(), crate::facts::UnknownFact::HELP);
+                    return None;
+                }
+            },
+            _ => {
+                reading.error(at, "it is not said of what", "write `claim` (such as `scope`) or `fact`, not both");
+                return None;
+            }
+        };
         let one_of: Vec<Box<str>> = one_of.iter().map(|one| one.as_str().into()).collect();
         let test = match (equals, contains, one_of.is_empty()) {
             (None, None, true) => Test::Present,
@@ -41,14 +57,44 @@ impl Requirement {
                 return None;
             }
         };
-        Some(Requirement { claim: claim.as_str().into(), test })
+        Some(Requirement { of, test })
+    }
+
+    pub fn is_of_claim(&self) -> bool {
+        matches!(self.of, Of::Claim(_))
+    }
+
+    /// What it is about, as authors write it.
+    pub fn what(&self) -> String {
+        match &self.of {
+            Of::Claim(name) => format!("claim `{name}`"),
+            Of::Fact(fact) => format!("fact `{fact}`"),
+        }
     }
 
     /// Whether it is met. A value is compared as text: `3` equals `"3"`.
-    pub fn holds(&self, subject: &Subject) -> bool {
-        let Some(value) = subject.claim(&self.claim) else { return false };
-        let is = |wanted: &str| claim_text(value).is_some_and(|text| *text == *wanted);
+    pub fn holds(&self, subject: &Subject, facts: &dyn Facts) -> bool {
+        match &self.of {
+            Of::Claim(name) => subject.claim(name).is_some_and(|value| self.test.of_value(value)),
+            Of::Fact(fact) => facts.fact(fact).is_some_and(|text| self.test.of_text(&text)),
+        }
+    }
+
+    /// The scope that is missing, for `WWW-Authenticate` (RFC 6750 3).
+    pub fn scope(&self) -> Option<&str> {
         match &self.test {
+            Test::Contains(scope) if matches!(&self.of, Of::Claim(name) if matches!(&**name, "scope" | "scp")) => {
+                Some(scope)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Test {
+    fn of_value(&self, value: &Value) -> bool {
+        let is = |wanted: &str| claim_text(value).is_some_and(|text| *text == *wanted);
+        match self {
             Test::Present => !value.is_null(),
             Test::Equals(wanted) => !value.is_array() && is(wanted),
             Test::OneOf(all) => !value.is_array() && all.iter().any(|wanted| is(wanted)),
@@ -60,11 +106,13 @@ impl Requirement {
         }
     }
 
-    /// The scope that is missing, for `WWW-Authenticate` (RFC 6750 3).
-    pub fn scope(&self) -> Option<&str> {
-        match &self.test {
-            Test::Contains(scope) if matches!(&*self.claim, "scope" | "scp") => Some(scope),
-            _ => None,
+    fn of_text(&self, text: &str) -> bool {
+        match self {
+            Test::Present => true,
+            Test::Equals(wanted) => *text == **wanted,
+            Test::OneOf(all) => all.iter().any(|wanted| *text == **wanted),
+            // Names of a certificate are joined by commas.
+            Test::Contains(wanted) => text.split([',', ' ']).any(|word| word == &**wanted),
         }
     }
 }
@@ -74,8 +122,17 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use std::borrow::Cow;
+
     use crate::facts::Proven;
     use crate::policy::Presence;
+
+    struct San;
+    impl Facts for San {
+        fn fact(&self, fact: &Fact) -> Option<Cow<'_, str>> {
+            (fact.to_string() == "tls.client.san").then_some("dns:a.test,uri:spiffe://b".into())
+        }
+    }
 
     #[test]
     fn claims_are_compared_as_they_are_written() {
@@ -98,12 +155,16 @@ mod tests {
             ("claim = 'x'", false),
             ("claim = 'none'", false),
             ("claim = 'none'\nequals = ''", false),
+            ("fact = 'tls.client.san'\ncontains = 'uri:spiffe://b'", true),
+            ("fact = 'tls.client.san'\ncontains = 'uri:spiffe://'", false),
+            ("fact = 'tls.client.san'", true),
+            ("fact = 'tls.client.subject'", false),
         ] {
             let words: config::Requirement = toml::from_str(text).unwrap();
             let mut problems = Vec::new();
             let mut reading = Reading { captures: &|_| Presence::Never, problems: &mut problems };
             let requirement = Requirement::compile(&words, &Path::default(), &mut reading).unwrap();
-            assert_eq!(requirement.holds(&subject), expect, "{text}");
+            assert_eq!(requirement.holds(&subject, &San), expect, "{text}");
         }
     }
 }

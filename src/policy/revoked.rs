@@ -10,6 +10,8 @@ use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::issuer::LEEWAY_MAX;
+use super::unix_now;
 use crate::durable;
 use crate::facts::{Proven, Subject};
 
@@ -23,7 +25,7 @@ const FILE: &str = "revocations.json";
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Revocation {
-    /// Name of the block `[issuer.NAME]`. Without it: of any issuer.
+    /// Of which issuer (`iss`). Without it: of any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -35,7 +37,7 @@ pub struct Revocation {
     /// Tokens whose `iat` is before this, in seconds of the Unix epoch, and those that have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issued_before: Option<u64>,
-    /// When the last of these tokens ends (`exp`): the revocation is forgotten then. Without it: never.
+    /// When the last of these tokens ends (`exp`): the revocation is forgotten then (and `leeway`). Without it: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<u64>,
     /// For those who read the list.
@@ -100,7 +102,7 @@ impl Revocation {
     }
 
     fn check(&self, now: u64) -> Result<(), RevocationError> {
-        let Revocation { issuer, jti, sub, kid, issued_before, expires, reason } = self;
+        let Revocation { issuer, jti, sub, kid, issued_before, expires: _, reason } = self;
         if jti.is_none() && sub.is_none() && kid.is_none() && issued_before.is_none() {
             return Err(RevocationError::Nothing);
         }
@@ -108,18 +110,24 @@ impl Revocation {
         if texts.any(|text| text.is_empty() || text.len() > TEXT_MAX) {
             return Err(RevocationError::Text);
         }
-        if expires.is_some_and(|expires| expires <= now) {
+        if !self.lasts(now) {
             return Err(RevocationError::Over);
         }
         Ok(())
     }
 
-    fn covers(&self, subject: &Subject) -> bool {
+    /// Tokens are good for a while after their end.
+    fn lasts(&self, now: u64) -> bool {
+        self.expires.is_none_or(|expires| now < expires.saturating_add(LEEWAY_MAX))
+    }
+
+    fn covers(&self, subject: &Subject, now: u64) -> bool {
         let Revocation { issuer, jti, sub, kid, issued_before, expires: _, reason: _ } = self;
         let is = |wanted: &Option<String>, value: Option<&str>| {
             wanted.as_deref().is_none_or(|wanted| value.is_some_and(|value| value == wanted))
         };
-        is(issuer, Some(&subject.source))
+        self.lasts(now)
+            && is(issuer, claim(subject, "iss"))
             && is(jti, claim(subject, "jti"))
             && is(sub, claim(subject, "sub"))
             && is(kid, subject.key.as_deref())
@@ -151,18 +159,18 @@ impl Index {
         Index { all, ..index }
     }
 
-    fn covers(&self, subject: &Subject) -> bool {
+    fn covers(&self, subject: &Subject, now: u64) -> bool {
         if self.all.is_empty() || subject.by != Proven::Jwt {
             return false;
         }
         let found = |map: &HashMap<String, Vec<Revocation>>, value: Option<&str>| {
             let list = value.and_then(|value| map.get(value));
-            list.is_some_and(|list| list.iter().any(|one| one.covers(subject)))
+            list.is_some_and(|list| list.iter().any(|one| one.covers(subject, now)))
         };
         found(&self.jti, claim(subject, "jti"))
             || found(&self.sub, claim(subject, "sub"))
             || found(&self.kid, subject.key.as_deref())
-            || self.times.iter().any(|one| one.covers(subject))
+            || self.times.iter().any(|one| one.covers(subject, now))
     }
 }
 
@@ -170,34 +178,29 @@ impl Revocations {
     /// Takes up what was kept. A file that cannot be read is an error: what it holds must not pass.
     pub fn open(folder: &Path, now: u64) -> std::io::Result<Revocations> {
         let path = folder.join(FILE);
-        let all: BTreeMap<String, Revocation> = match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
-            Err(error) => return Err(error),
-        };
-        let index = ArcSwap::from_pointee(Index::of(lasting(all, now)));
+        let index = ArcSwap::from_pointee(Index::of(lasting(read(&path)?, now)));
         Ok(Revocations { index, file: Mutex::new(Some(path)), streams: Mutex::default() })
+    }
+
+    /// Whether revocations outlive the process.
+    pub fn are_kept(&self) -> bool {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// Revokes, from now on, and ends what is open. Waits for the disk.
     pub fn add(&self, revocation: Revocation, now: u64) -> Result<String, RevocationError> {
         revocation.check(now)?;
         let id = revocation.id();
-        self.change(now, |all| {
+        let done = self.change(now, |all| {
             if all.len() >= REVOCATIONS_MAX && !all.contains_key(&id) {
                 return Err(RevocationError::Full);
             }
             all.insert(id.clone(), revocation);
             Ok(())
-        })?;
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner).retain(|weak| {
-            let Some(watched) = weak.upgrade() else { return false };
-            if self.covers(&watched.subject) {
-                watched.revoked.store(true, Ordering::Relaxed);
-            }
-            true
         });
-        Ok(id)
+        // It may be in force although it is not kept.
+        self.end_streams(now);
+        done.map(|()| id)
     }
 
     /// Takes a revocation back; `false` if there is none of this id.
@@ -210,13 +213,42 @@ impl Revocations {
         Ok(there)
     }
 
+    /// What another process has written meanwhile, as when one takes over from another.
+    pub fn look_again(&self, now: u64) -> std::io::Result<()> {
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(path) = &*file else { return Ok(()) };
+        let all = lasting(read(path)?, now);
+        if all != self.index.load().all {
+            self.index.store(Arc::new(Index::of(all)));
+            drop(file);
+            self.end_streams(now);
+        }
+        Ok(())
+    }
+
+    fn end_streams(&self, now: u64) {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner).retain(|weak| {
+            let Some(watched) = weak.upgrade() else { return false };
+            if self.covers(&watched.subject, now) {
+                watched.revoked.store(true, Ordering::Relaxed);
+            }
+            true
+        });
+    }
+
+    /// The file is the truth where there is one: two processes may write it.
     fn change(
         &self,
         now: u64,
         edit: impl FnOnce(&mut BTreeMap<String, Revocation>) -> Result<(), RevocationError>,
     ) -> Result<(), RevocationError> {
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all = lasting(self.index.load().all.clone(), now);
+        let _alone = file.as_ref().map(|path| durable::lock(&path.with_extension("lock"))).transpose();
+        let before = match &*file {
+            Some(path) => read(path).map_err(RevocationError::Kept)?,
+            None => self.index.load().all.clone(),
+        };
+        let mut all = lasting(before, now);
         edit(&mut all)?;
         let kept = serde_json::to_vec_pretty(&all).map_err(std::io::Error::other);
         self.index.store(Arc::new(Index::of(all)));
@@ -229,8 +261,8 @@ impl Revocations {
         lasting(self.index.load().all.clone(), now)
     }
 
-    pub fn covers(&self, subject: &Subject) -> bool {
-        self.index.load().covers(subject)
+    pub fn covers(&self, subject: &Subject, now: u64) -> bool {
+        self.index.load().covers(subject, now)
     }
 
     /// For as long as it is held: whether the subject has been revoked meanwhile.
@@ -243,13 +275,23 @@ impl Revocations {
         streams.push(Arc::downgrade(&watched));
         drop(streams);
         // It may have happened since the token was looked at.
-        watched.revoked.store(self.covers(subject), Ordering::Relaxed);
+        if self.covers(subject, unix_now()) {
+            watched.revoked.store(true, Ordering::Relaxed);
+        }
         watched
     }
 }
 
+fn read(path: &Path) -> std::io::Result<BTreeMap<String, Revocation>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+        Err(error) => Err(error),
+    }
+}
+
 fn lasting(mut all: BTreeMap<String, Revocation>, now: u64) -> BTreeMap<String, Revocation> {
-    all.retain(|_, one| one.expires.is_none_or(|expires| now < expires));
+    all.retain(|_, one| one.lasts(now));
     all
 }
 
@@ -272,7 +314,7 @@ mod tests {
 
     #[test]
     fn all_that_is_said_must_be_true() {
-        let token = subject(json!({ "sub": "u1", "jti": "t1", "iat": 100 }), "k1");
+        let token = subject(json!({ "iss": "accounts", "sub": "u1", "jti": "t1", "iat": 100 }), "k1");
         for (words, expect) in [
             (json!({ "jti": "t1" }), true),
             (json!({ "jti": "t2" }), false),
@@ -287,12 +329,12 @@ mod tests {
         ] {
             let revocations = Revocations::default();
             revocations.add(revocation(words.clone()), 0).unwrap();
-            assert_eq!(revocations.covers(&token), expect, "{words}");
+            assert_eq!(revocations.covers(&token, 0), expect, "{words}");
         }
         let undated = subject(json!({ "sub": "u1" }), "k1");
         let revocations = Revocations::default();
         revocations.add(revocation(json!({ "issued_before": 1 })), 0).unwrap();
-        assert!(revocations.covers(&undated), "who knows when it was given out");
+        assert!(revocations.covers(&undated, 0), "who knows when it was given out");
     }
 
     #[test]
@@ -305,7 +347,7 @@ mod tests {
             json!({ "sub": "x".repeat(TEXT_MAX + 1) }),
             json!({ "jti": "a", "expires": 10 }),
         ] {
-            assert!(revocations.add(revocation(words.clone()), 10).is_err(), "{words}");
+            assert!(revocations.add(revocation(words.clone()), 10 + LEEWAY_MAX).is_err(), "{words}");
         }
         assert_eq!(revocations.all(0).len(), 0);
         assert!(serde_json::from_value::<Revocation>(json!({ "token": "a" })).is_err());
@@ -320,9 +362,16 @@ mod tests {
         let other = first.add(revocation(json!({ "sub": "u1" })), 0).unwrap();
         let again = Revocations::open(folder.path(), 150).unwrap();
         assert_eq!(again.all(150), first.all(150));
-        assert_eq!(again.all(200).len(), 1, "forgotten at its end");
-        assert!(again.remove(&other, 200).unwrap() && !again.remove(&other, 200).unwrap());
-        assert_eq!(Revocations::open(folder.path(), 0).unwrap().all(0).len(), 0);
+        let late = 200 + LEEWAY_MAX;
+        let token = subject(json!({ "jti": "t1" }), "k");
+        assert!(again.covers(&token, late - 1) && !again.covers(&token, late), "forgotten at its end, not before");
+        assert_eq!((again.all(late - 1).len(), again.all(late).len()), (2, 1));
+        // Two processes write one file.
+        let third = first.add(revocation(json!({ "jti": "t3" })), 0).unwrap();
+        assert!(again.remove(&other, 0).unwrap() && !again.remove(&other, 0).unwrap());
+        assert!(again.all(0).contains_key(&third) && first.all(0).contains_key(&other));
+        first.look_again(0).unwrap();
+        assert_eq!(first.all(0), again.all(0));
         std::fs::write(folder.path().join(FILE), "{").unwrap();
         assert!(Revocations::open(folder.path(), 0).is_err(), "nobody passes because a file broke");
     }

@@ -3,7 +3,9 @@
 //! A token with an unknown key makes them be fetched again: once for all who wait, at most once per cooldown, and a few
 //! wait only.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,7 +13,7 @@ use arc_swap::ArcSwapOption;
 use http::header::CACHE_CONTROL;
 use http_body_util::Full;
 use hyper::body::Bytes;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 
 use super::keys::Keys;
 use crate::bounded::Bounded;
@@ -23,9 +25,11 @@ use crate::tasks::{TaskGuard, Tasks};
 const FETCH_WITHIN: Duration = Duration::from_secs(10);
 /// Keys that were fetched are fetched again after this long at most, whatever their answer says.
 const REFRESH_MAX: Duration = Duration::from_secs(86_400);
-/// Unknown keys that are remembered as such, and requests that wait for a fetch.
+/// Unknown keys that are remembered as such, and those that requests wait for at a time.
 const UNKNOWN_MAX: usize = 10_000;
 const WAITING_MAX: usize = 256;
+/// A request waits this long, and no longer than the cooldown and this.
+const WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Where keys come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,20 +44,74 @@ pub(super) struct Remote {
     pub(super) ca: Option<String>,
 }
 
+impl Remote {
+    fn pace(&self) -> Pace {
+        Pace { refresh: self.refresh.min(REFRESH_MAX), cooldown: self.cooldown }
+    }
+
+    /// Whether the keys are the same ones, fetched more or less often.
+    pub(super) fn is_place_of(&self, other: &Remote) -> bool {
+        (&self.url, self.discovery, &self.ca) == (&other.url, other.discovery, &other.ca)
+    }
+}
+
 /// The keys of an issuer as they change.
 #[derive(Debug)]
 pub struct KeyRing {
     remote: Option<Remote>,
     trust: Trust,
     keys: ArcSwapOption<Keys>,
+    /// As the document in force says.
+    pace: Mutex<Pace>,
     /// Somebody wants them fetched.
     wanted: Notify,
-    /// Counts fetches that are over.
-    fetched: watch::Sender<u64>,
+    /// Fetches that have begun, and the last that is over with what came of it.
+    begun: AtomicU64,
+    fetched: watch::Sender<Fetched>,
     unknown: Bounded<Instant>,
-    waiting: Semaphore,
+    waiting: Mutex<BTreeMap<String, usize>>,
     fault: Mutex<Option<String>>,
     task: OnceLock<TaskGuard>,
+}
+
+/// How often keys are fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pace {
+    refresh: Duration,
+    cooldown: Duration,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Fetched {
+    number: u64,
+    good: bool,
+}
+
+/// What is known of a key after it was looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Learned {
+    Known,
+    Unknown,
+    /// It cannot be told now.
+    Unsure,
+}
+
+/// One who waits for a key.
+struct Waiting<'r> {
+    ring: &'r KeyRing,
+    kid: &'r str,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.ring.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = waiting.get_mut(self.kid) {
+            *count -= 1;
+            if *count == 0 {
+                waiting.remove(self.kid);
+            }
+        }
+    }
 }
 
 /// How the keys of an issuer stand, for operators.
@@ -74,14 +132,17 @@ impl KeyRing {
     }
 
     fn new(remote: Option<Remote>, trust: Trust, keys: Option<Arc<Keys>>) -> KeyRing {
+        let pace = remote.as_ref().map_or(Pace { refresh: REFRESH_MAX, cooldown: Duration::ZERO }, Remote::pace);
         KeyRing {
             remote,
             trust,
             keys: ArcSwapOption::new(keys),
+            pace: Mutex::new(pace),
             wanted: Notify::new(),
-            fetched: watch::Sender::new(0),
+            begun: AtomicU64::new(0),
+            fetched: watch::Sender::new(Fetched::default()),
             unknown: Bounded::new(UNKNOWN_MAX),
-            waiting: Semaphore::new(WAITING_MAX),
+            waiting: Mutex::default(),
             fault: Mutex::default(),
             task: OnceLock::new(),
         }
@@ -95,35 +156,65 @@ impl KeyRing {
     pub fn shown(&self) -> KeysShown {
         KeysShown {
             keys: self.keys().map_or(0, |keys| keys.len()),
-            fetches: *self.fetched.borrow(),
+            fetches: self.fetched.borrow().number,
             last_error: self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 
+    /// Another document may want them fetched more often.
+    pub(super) fn keep_pace(&self, remote: &Remote) {
+        *self.pace.lock().unwrap_or_else(PoisonError::into_inner) = remote.pace();
+    }
+
+    fn pace(&self) -> Pace {
+        *self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether a key of this name is there; if not, after the keys were fetched once more.
-    pub(super) async fn learn(&self, kid: &str) -> bool {
+    pub(super) async fn learn(&self, kid: &str) -> Learned {
         let knows = || self.keys().is_some_and(|keys| keys.knows(kid));
-        let Some(remote) = self.remote.as_ref().filter(|_| !knows()) else { return knows() };
-        let key = self.unknown.key(kid);
-        if self.unknown.get(key).is_some_and(|at| at.elapsed() < remote.cooldown) {
-            return false;
+        if knows() {
+            return Learned::Known;
         }
-        let Ok(_waiting) = self.waiting.try_acquire() else { return false };
+        if self.remote.is_none() {
+            return Learned::Unknown;
+        }
+        let (key, cooldown) = (self.unknown.key(kid), self.pace().cooldown);
+        if self.unknown.get(key).is_some_and(|at| at.elapsed() < cooldown) {
+            return Learned::Unknown;
+        }
+        let Some(_waiting) = self.wait_for(kid) else { return Learned::Unsure };
+        // One that has begun already may have been answered before the key was published.
+        let next = self.begun.load(Ordering::Acquire) + 1;
         let mut fetched = self.fetched.subscribe();
-        fetched.mark_unchanged();
         self.wanted.notify_one();
-        let _ = tokio::time::timeout(remote.cooldown + FETCH_WITHIN, fetched.changed()).await;
-        let known = knows();
-        if !known {
-            self.unknown.put(key, Instant::now());
+        let over = tokio::time::timeout(cooldown + WAIT_MAX, fetched.wait_for(|fetched| fetched.number >= next)).await;
+        if knows() {
+            return Learned::Known;
         }
-        known
+        match over {
+            Ok(Ok(fetched)) if fetched.good => {
+                self.unknown.put(key, Instant::now());
+                Learned::Unknown
+            }
+            _ => Learned::Unsure,
+        }
+    }
+
+    /// All who wait for one key are one.
+    fn wait_for<'r>(&'r self, kid: &'r str) -> Option<Waiting<'r>> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if !waiting.contains_key(kid) && waiting.len() >= WAITING_MAX {
+            return None;
+        }
+        *waiting.entry(kid.to_owned()).or_default() += 1;
+        Some(Waiting { ring: self, kid })
     }
 
     /// Waits until there are keys, or a first fetch has failed.
     pub async fn warmed(&self) {
         let mut fetched = self.fetched.subscribe();
-        while self.remote.is_some() && self.keys().is_none() && *fetched.borrow_and_update() == 0 {
+        while self.remote.is_some() && self.keys().is_none() && fetched.borrow_and_update().number == 0 {
             if fetched.changed().await.is_err() {
                 return;
             }
@@ -141,22 +232,26 @@ impl KeyRing {
             let mut failures = 0_u32;
             loop {
                 let Some(now) = ring.upgrade() else { return };
-                let wait = match now.fetch(&remote).await {
+                let number = now.begun.fetch_add(1, Ordering::AcqRel) + 1;
+                let fetched = now.fetch(&remote).await;
+                let (Pace { refresh, cooldown }, good) = (now.pace(), fetched.is_ok());
+                let wait = match fetched {
                     Ok((text, max_age)) => {
                         failures = 0;
                         if let Some(path) = &kept {
                             keep(path, &remote, &text).await;
                         }
-                        max_age.unwrap_or(remote.refresh).clamp(remote.cooldown, REFRESH_MAX)
+                        // A key that was taken back must not be believed for as long as its issuer once thought.
+                        max_age.map_or(refresh, |age| age.min(refresh)).max(cooldown)
                     }
                     Err(error) => {
                         failures = failures.saturating_add(1);
                         now.failed(&remote, error.as_ref());
-                        remote.cooldown.saturating_mul(2_u32.saturating_pow(failures.min(8) - 1)).min(remote.refresh)
+                        cooldown.saturating_mul(2_u32.saturating_pow(failures.min(8) - 1)).min(refresh)
                     }
                 };
-                now.fetched.send_modify(|count| *count += 1);
-                let cooled = tokio::time::Instant::now() + remote.cooldown;
+                now.fetched.send_replace(Fetched { number, good });
+                let cooled = tokio::time::Instant::now() + cooldown;
                 // Held no longer than needed: the ring ends when nobody else holds it.
                 tokio::select! {
                     () = tokio::time::sleep(wait) => {}
@@ -197,7 +292,11 @@ impl KeyRing {
         if text("issuer").map(|issuer| issuer.trim_end_matches('/')) != Some(base) {
             return Err("the provider's document names another issuer".into());
         }
-        Ok(text("jwks_uri").ok_or("the provider's document has no jwks_uri")?.to_owned())
+        let url = text("jwks_uri").ok_or("the provider's document has no jwks_uri")?;
+        if base.starts_with("https://") && !url.starts_with("https://") {
+            return Err("the provider's keys are not behind https, it itself is".into());
+        }
+        Ok(url.to_owned())
     }
 
     async fn get(&self, url: &str) -> Result<Answer, Failure> {
@@ -207,7 +306,7 @@ impl KeyRing {
             .body(Full::<Bytes>::default())?;
         let answer = fetch(request, &self.trust).await?;
         if answer.status != http::StatusCode::OK {
-            return Err(format!("{url} answered {}", answer.status).into());
+            return Err(format!("{} answered {}", bare(url), answer.status).into());
         }
         Ok(answer)
     }
@@ -231,6 +330,11 @@ impl KeyRing {
             self.keys.compare_and_swap(std::ptr::null::<Keys>(), Some(Arc::new(keys)));
         }
     }
+}
+
+/// A URL without what may be a secret in it.
+fn bare(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or_default()
 }
 
 async fn gone(ring: &std::sync::Weak<KeyRing>) {

@@ -1,14 +1,17 @@
 //! Users with passwords (RFC 7617). Hashes are slow on purpose: they are computed a few at a time, off the request threads,
 //! and what was right is remembered for a while.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock};
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use argon2::{Argon2, PasswordHash, PasswordVerifier};
 use aws_lc_rs::digest;
 use tokio::sync::Semaphore;
 
+use super::auth::Proving;
+use super::network::{Network, network};
 use crate::bounded::Bounded;
 use crate::config;
 use crate::facts::{Proven, Subject};
@@ -23,8 +26,42 @@ const REMEMBERED_MAX: usize = 10_000;
 /// Others wait this long for their turn, and are told to come again.
 const WAIT: Duration = Duration::from_secs(2);
 const PASSWORD_MAX: usize = 1024;
+/// Requests of one client that wait, and clients.
+const WAITING_MAX: usize = 64;
+const CLIENTS_MAX: usize = 1024;
 
-static TURNS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(AT_ONCE)));
+static AT_WORK: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(AT_ONCE)));
+/// Clients whose passwords are looked at.
+static TURNS: LazyLock<Mutex<HashMap<Network, Arc<Semaphore>>>> = LazyLock::new(Mutex::default);
+
+/// A client that waits for its passwords, one after the other.
+struct Turn {
+    client: Network,
+    place: Arc<Semaphore>,
+}
+
+impl Turn {
+    /// `None`: too many wait already.
+    fn of(client: IpAddr) -> Option<Turn> {
+        let client = network(client);
+        let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
+        if turns.len() >= CLIENTS_MAX && !turns.contains_key(&client) {
+            return None;
+        }
+        let place = turns.entry(client).or_insert_with(|| Arc::new(Semaphore::new(1)));
+        (Arc::strong_count(place) <= WAITING_MAX).then(|| Turn { client, place: place.clone() })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
+        // The map and this one.
+        if Arc::strong_count(&self.place) <= 2 {
+            turns.remove(&self.client);
+        }
+    }
+}
 
 /// Users by name.
 #[derive(Debug)]
@@ -34,7 +71,7 @@ pub struct Users {
     pub challenge: String,
     users: BTreeMap<String, Secret>,
     /// Verified, by a digest of user and password.
-    remembered: Bounded<Instant>,
+    remembered: OnceLock<Arc<Bounded<Instant>>>,
 }
 
 /// What came of a password.
@@ -44,6 +81,8 @@ pub enum Verdict {
     Wrong,
     /// Too many are asked about at once.
     Busy,
+    /// It is not known already, and was not to be found out.
+    Unknown,
 }
 
 impl Users {
@@ -68,20 +107,42 @@ impl Users {
             name: name.into(),
             challenge: format!("Basic realm=\"{realm}\", charset=\"UTF-8\""),
             users: users.clone(),
-            remembered: Bounded::new(REMEMBERED_MAX),
+            remembered: OnceLock::new(),
         }
     }
 
-    pub async fn verify(&self, user: &str, password: &str) -> Verdict {
+    /// One of a client at a time, so that its wrong ones are counted before the next is looked at, and so that others have
+    /// their turn. `known_only`: nothing is hashed.
+    pub async fn verify(
+        &self,
+        user: &str,
+        password: &str,
+        client: IpAddr,
+        proving: &Proving,
+        known_only: bool,
+    ) -> Verdict {
         if password.len() > PASSWORD_MAX {
             return Verdict::Wrong;
         }
         let digest = digest::digest(&digest::SHA256, format!("{user}\0{password}").as_bytes());
-        let key = self.remembered.key(digest.as_ref());
-        if self.remembered.get(key).is_some_and(|at| at.elapsed() < REMEMBERED_FOR) {
+        let key = self.remembered().key(digest.as_ref());
+        let is_known = || self.remembered().get(key).is_some_and(|at| at.elapsed() < REMEMBERED_FOR);
+        if is_known() {
             return Verdict::Right;
         }
-        let Ok(Ok(turn)) = tokio::time::timeout(WAIT, TURNS.clone().acquire_owned()).await else {
+        if known_only {
+            return Verdict::Unknown;
+        }
+        let Some(turn) = Turn::of(client) else { return Verdict::Busy };
+        let Ok(Ok(_mine)) = tokio::time::timeout(WAIT, turn.place.acquire()).await else { return Verdict::Busy };
+        // Meanwhile another request of the client has proven the same, or it has failed too often.
+        if is_known() {
+            return Verdict::Right;
+        }
+        if proving.is_blocked(client).is_some() {
+            return Verdict::Unknown;
+        }
+        let Ok(Ok(permit)) = tokio::time::timeout(WAIT, AT_WORK.clone().acquire_owned()).await else {
             return Verdict::Busy;
         };
         // A user that is not there takes as long as one that is.
@@ -89,14 +150,26 @@ impl Users {
         let hash = self.users.get(user).or(self.users.values().next()).cloned();
         let password = Secret::new(password);
         let checked = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
+            let _permit = permit;
             hash.is_some_and(|hash| is_right(hash.expose(), password.expose()))
         });
-        let right = checked.await.unwrap_or(false) && known;
-        if right {
-            self.remembered.put(key, Instant::now());
+        if checked.await.unwrap_or(false) && known {
+            self.remembered().put(key, Instant::now());
+            return Verdict::Right;
         }
-        if right { Verdict::Right } else { Verdict::Wrong }
+        proving.failed(client);
+        Verdict::Wrong
+    }
+
+    /// What was right stays right while the users are the same.
+    pub fn inherit(&self, previous: &Users) {
+        if self.users == previous.users {
+            let _ = self.remembered.set(previous.remembered().clone());
+        }
+    }
+
+    fn remembered(&self) -> &Arc<Bounded<Instant>> {
+        self.remembered.get_or_init(|| Arc::new(Bounded::new(REMEMBERED_MAX)))
     }
 
     pub fn subject(&self, user: &str) -> Subject {
@@ -142,18 +215,45 @@ mod tests {
         users
     }
 
+    fn proving(burst: u32) -> Proving {
+        Proving::new(&config::AuthFailures { rate: "1/h".parse().unwrap(), burst })
+    }
+
     #[tokio::test]
     async fn passwords_are_verified_and_remembered() {
         let bcrypt = bcrypt::hash("secret", 4).unwrap();
+        let client = "192.0.2.1".parse().unwrap();
         for hash in [hash("secret").unwrap(), bcrypt] {
-            let users = users(&hash);
-            assert_eq!(users.verify("alice", "secret").await, Verdict::Right);
-            assert_eq!(users.verify("alice", "secret").await, Verdict::Right);
-            assert_eq!(users.remembered.len(), 1);
-            assert_eq!(users.verify("alice", "wrong").await, Verdict::Wrong);
-            assert_eq!(users.verify("bob", "secret").await, Verdict::Wrong);
-            assert_eq!(users.remembered.len(), 1, "what is wrong is not remembered");
+            let (users, proving) = (users(&hash), proving(100));
+            let verify = async |user, password| users.verify(user, password, client, &proving, false).await;
+            assert_eq!(users.verify("alice", "secret", client, &proving, true).await, Verdict::Unknown);
+            assert_eq!(verify("alice", "secret").await, Verdict::Right);
+            assert_eq!(users.verify("alice", "secret", client, &proving, true).await, Verdict::Right);
+            assert_eq!(users.remembered().len(), 1);
+            assert_eq!(verify("alice", "wrong").await, Verdict::Wrong);
+            assert_eq!(verify("bob", "secret").await, Verdict::Wrong);
+            assert_eq!(users.remembered().len(), 1, "what is wrong is not remembered");
         }
+        assert!(TURNS.lock().unwrap().get(&network(client)).is_none(), "nobody waits");
+    }
+
+    /// However many a client sends at once, no more are looked at than it may fail.
+    #[tokio::test]
+    async fn guesses_at_once_are_counted_one_by_one() {
+        let users = Arc::new(users(&bcrypt::hash("secret", 4).unwrap()));
+        let proving = Arc::new(proving(3));
+        let client = "192.0.2.2".parse().unwrap();
+        let guesses: Vec<_> = (0..30)
+            .map(|number| {
+                let (users, proving) = (users.clone(), proving.clone());
+                tokio::spawn(async move { users.verify("alice", &number.to_string(), client, &proving, false).await })
+            })
+            .collect();
+        let mut wrong = 0;
+        for guess in guesses {
+            wrong += u32::from(guess.await.unwrap() == Verdict::Wrong);
+        }
+        assert_eq!(wrong, 4, "three, and the one that was too many");
     }
 
     #[test]

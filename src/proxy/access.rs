@@ -1,8 +1,9 @@
 //! Who may pass, and how much: the policies of a route in their fixed order.
 //!
-//! Addresses, cross-origin preflights, limits on what nobody has proven, proof, what is required of it, limits on what was
+//! Overload, addresses, cross-origin preflights, limits on what nobody has proven, proof, what is required of it, limits on what was
 //! proven. Limits on unproven keys and the count of failures come first, so that bad tokens and slow hashes are no lever.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,11 +16,12 @@ use super::ctx::Ctx;
 use super::gate::Gate;
 use super::sink::ResponseSink;
 use crate::config::{Importance, OnFailure};
-use crate::facts::Proven;
+use crate::facts::{Proven, Subject};
 use crate::overload::Weight;
 use crate::policy::auth::Answer;
 use crate::policy::limits::ceil;
-use crate::policy::{Access, Cors, ForwardAuth, Limit, Proof, Said, Tried, Word};
+use crate::policy::{Access, Cors, ForwardAuth, Limit, Passed, Proof, Said, Tried, Word, unix_now};
+use crate::ratelimit::Held;
 use crate::rejection::{Code, Rejection};
 use crate::routes::Route;
 use crate::upstream::exchange;
@@ -30,6 +32,8 @@ const ANSWER_MAX: usize = 64 << 10;
 /// A request that is turned away hears of it after this long.
 const SHED_AFTER: Duration = Duration::from_millis(250);
 
+const TOO_OFTEN: &str = "the client has failed to authenticate too often";
+
 /// How important a request is by its route alone. `None`: it depends on who asks.
 fn early_weight(route: &Route) -> Option<Weight> {
     match route.importance {
@@ -37,6 +41,28 @@ fn early_weight(route: &Route) -> Option<Weight> {
         Some(Importance::Normal) => Some(Weight::Normal),
         Some(Importance::Sheddable) => Some(Weight::Sheddable),
         None => route.access.is_none().then_some(Weight::Sheddable),
+    }
+}
+
+/// By which limits a request was counted, and what they say.
+#[derive(Debug, Default)]
+pub(crate) struct Counted {
+    /// And whether something was taken.
+    by: Vec<(Arc<Limit>, bool)>,
+    /// Places among what may be under way.
+    pub(super) held: Vec<Held>,
+    /// `RateLimit-Policy` and `RateLimit`.
+    policies: String,
+    states: String,
+}
+
+impl Counted {
+    fn say(&mut self, limit: &Limit, remaining: u32, next_in: Duration) {
+        if !self.policies.is_empty() {
+            self.policies.push_str(", ");
+        }
+        self.policies.push_str(limit.policy());
+        limit.stands(remaining, next_in, &mut self.states);
     }
 }
 
@@ -51,7 +77,7 @@ pub(super) enum Verdict {
 impl Gate {
     pub(super) async fn judge(&self, session: &Session, ctx: &mut Ctx, route: &Route) -> Verdict {
         if let Some(weight) = early_weight(route)
-            && let Err(rejection) = self.shed(weight).await
+            && let Err(rejection) = self.shed(ctx, weight).await
         {
             return Verdict::Reject(rejection);
         }
@@ -67,7 +93,7 @@ impl Gate {
             return Verdict::Reject(Rejection::new(Code::AddressDenied, "the client's address may not ask"));
         }
         let request = session.req_header();
-        if route.cors.is_some() && Cors::is_preflight(&request.method, &request.headers) {
+        if route.cors.is_some() && Cors::preflight_method(&request.method, &request.headers).is_some() {
             // What it says is said by `finish`, as on every answer.
             ctx.preflight = true;
             return Verdict::Answer(StatusCode::NO_CONTENT, HeaderMap::new(), Bytes::new());
@@ -76,7 +102,8 @@ impl Gate {
             return Verdict::Reject(rejection);
         }
         if let Some(access) = &route.access {
-            match self.prove_subject(session, ctx, route, access).await {
+            // Boxed: routes without it should not carry its future.
+            match Box::pin(self.prove_subject(session, ctx, route, access)).await {
                 Verdict::Pass => {}
                 other => return other,
             }
@@ -89,63 +116,75 @@ impl Gate {
 
     /// Turns a request away where there are too many. Its answer comes late, so that a client that asks again at once has to
     /// wait, and costs nothing meanwhile.
-    async fn shed(&self, weight: Weight) -> std::result::Result<(), Rejection> {
+    async fn shed(&self, ctx: &mut Ctx, weight: Weight) -> std::result::Result<(), Rejection> {
         if !self.overload.sheds(weight) {
             return Ok(());
         }
+        Err(self.turned_away(ctx).await)
+    }
+
+    async fn turned_away(&self, ctx: &mut Ctx) -> Rejection {
+        ctx.limits.held.clear();
         tokio::time::sleep(SHED_AFTER).await;
         let rejection = Rejection::new(Code::Overload, "the gateway has too much to do");
-        Err(rejection.retry_after(Duration::from_secs(1)))
+        rejection.retry_after(Duration::from_secs(1))
+    }
+
+    /// Requests that nothing is served for cost nothing to answer, and as much to read as others: under overload their
+    /// answers come late, too.
+    pub(super) async fn slow_down(&self, rejection: &Rejection) {
+        if matches!(rejection.code, Code::NoRoute | Code::MethodNotAllowed) && self.overload.sheds(Weight::Sheddable) {
+            tokio::time::sleep(SHED_AFTER).await;
+        }
     }
 
     async fn prove_subject(&self, session: &Session, ctx: &mut Ctx, route: &Route, access: &Access) -> Verdict {
-        if let Some(wait) = access.proving.is_blocked(ctx.client) {
-            let cause = "the client has failed to authenticate too often";
-            return Verdict::Reject(Rejection::new(Code::Limit, cause).retry_after(wait));
-        }
-        let mut tried = Vec::new();
-        for proof in &access.proofs {
-            let one = match proof {
-                Proof::Forward(service) => match self.ask(session, ctx, route, service).await {
-                    Ok(one) => one,
-                    Err(answer) => return answer,
-                },
-                proof => proof.attempt(&ctx.head(session), &access.proving).await,
-            };
-            let done = matches!(one, Tried::Good(..));
-            tried.push(one);
-            if done {
-                break;
+        let blocked = access.proving.is_blocked(ctx.client);
+        // Who is known already costs next to nothing; who is not has to be found out about.
+        let busy = route.importance.is_none() && self.overload.sheds(Weight::Unknown);
+        let passed = match self.try_proofs(session, ctx, route, access, blocked.is_some() || busy).await {
+            (Answer::Pass(passed), _) => passed,
+            (Answer::Unknown, _) => {
+                return Verdict::Reject(match blocked {
+                    Some(wait) => Rejection::new(Code::Limit, TOO_OFTEN).retry_after(wait),
+                    None => self.turned_away(ctx).await,
+                });
             }
-        }
-        let (subject, limits) = match access.decide(tried) {
-            Answer::Pass(subject, limits) => (subject, limits),
-            Answer::Required => {
-                let mut rejection = Rejection::new(Code::AuthRequired, "the request has no credentials");
-                rejection.challenges = access.challenges(None, None);
-                return Verdict::Reject(rejection);
-            }
-            Answer::Invalid(cause) => {
-                access.proving.failed(ctx.client);
-                let mut rejection = Rejection::new(Code::AuthInvalid, cause);
-                rejection.challenges = access.challenges(Some("invalid_token"), None);
-                return Verdict::Reject(rejection);
-            }
-            Answer::Unavailable(cause) => {
+            (Answer::Unavailable(cause), _) => {
                 let rejection = Rejection::new(Code::AuthUnavailable, cause).retry_after(Duration::from_secs(1));
                 return Verdict::Reject(rejection);
             }
+            (Answer::Invalid { cause, guess }, refusal) => {
+                if guess {
+                    access.proving.failed(ctx.client);
+                    if let Some(wait) = blocked {
+                        return Verdict::Reject(Rejection::new(Code::Limit, TOO_OFTEN).retry_after(wait));
+                    }
+                }
+                let mut rejection = Rejection::new(Code::AuthInvalid, cause);
+                rejection.challenges = access.challenges(Some("invalid_token"), None);
+                return refusal.unwrap_or(Verdict::Reject(rejection));
+            }
+            (Answer::Required, refusal) => {
+                if route.importance.is_none()
+                    && let Err(rejection) = self.shed(ctx, Weight::Sheddable).await
+                {
+                    return Verdict::Reject(rejection);
+                }
+                let mut rejection = Rejection::new(Code::AuthRequired, "the request has no credentials");
+                rejection.challenges = access.challenges(None, None);
+                return refusal.unwrap_or(Verdict::Reject(rejection));
+            }
         };
-        if let Some(missing) = access.missing(&subject).filter(|_| subject.by != Proven::Anonymous) {
-            let cause = format!("claim `{}` does not suffice", missing.claim);
-            let mut rejection = Rejection::new(Code::AuthForbidden, cause);
-            rejection.challenges = access.challenges(Some("insufficient_scope"), missing.scope());
+        let Passed { subject, limits, bearer, known } = passed;
+        let anonymous = subject.by == Proven::Anonymous;
+        ctx.subject = Some(subject.clone());
+        ctx.bearer = bearer;
+        if !anonymous && let Some(rejection) = self.insufficient(session, ctx, route, access, &subject) {
             return Verdict::Reject(rejection);
         }
-        let unknown = subject.by == Proven::Anonymous;
-        ctx.subject = Some(subject);
         if route.importance.is_none()
-            && let Err(rejection) = self.shed(if unknown { Weight::Sheddable } else { Weight::Normal }).await
+            && let Err(rejection) = self.shed(ctx, if known { Weight::Normal } else { Weight::Sheddable }).await
         {
             return Verdict::Reject(rejection);
         }
@@ -155,6 +194,54 @@ impl Gate {
         }
     }
 
+    /// Tries the proofs in their order, and what a service would answer where it says no.
+    async fn try_proofs(
+        &self,
+        session: &Session,
+        ctx: &Ctx,
+        route: &Route,
+        access: &Access,
+        known_only: bool,
+    ) -> (Answer, Option<Verdict>) {
+        let (mut tried, mut refusal) = (Vec::new(), None);
+        for proof in &access.proofs {
+            let one = match proof {
+                Proof::Forward(_) if known_only => Tried::Unknown,
+                Proof::Forward(service) => match self.ask(session, ctx, route, service).await {
+                    Ok(one) => one,
+                    Err((status, answer)) => {
+                        refusal = refusal.or(Some(answer));
+                        let guess = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+                        Tried::Bad { cause: format!("`{}` answered {status}", service.name), guess }
+                    }
+                },
+                proof => proof.attempt(&ctx.head(session), &access.proving, known_only).await,
+            };
+            let done = matches!(one, Tried::Good(_));
+            tried.push(one);
+            if done {
+                break;
+            }
+        }
+        (access.decide(tried), refusal)
+    }
+
+    fn insufficient(
+        &self,
+        session: &Session,
+        ctx: &Ctx,
+        route: &Route,
+        access: &Access,
+        subject: &Subject,
+    ) -> Option<Rejection> {
+        let head = ctx.head(session);
+        let captured = route.captured(&ctx.captures, head.path);
+        let missing = access.missing(subject, &route.facts(&head, &captured, Some(subject)))?;
+        let mut rejection = Rejection::new(Code::AuthForbidden, format!("{} does not suffice", missing.what()));
+        rejection.challenges = access.challenges(Some("insufficient_scope"), missing.scope());
+        Some(rejection)
+    }
+
     /// Asks a service. The error is its own answer to the client.
     async fn ask(
         &self,
@@ -162,7 +249,7 @@ impl Gate {
         ctx: &Ctx,
         route: &Route,
         service: &ForwardAuth,
-    ) -> std::result::Result<Tried, Verdict> {
+    ) -> std::result::Result<Tried, (StatusCode, Verdict)> {
         let pool = route.forward.iter().find(|(name, _)| *name == service.name).map(|(_, pool)| pool);
         let Some(pool) = pool else { return Ok(Tried::Unavailable("nobody decides here".to_owned())) };
         let headers = service.question(&ctx.head(session));
@@ -175,74 +262,83 @@ impl Gate {
         let failed = |cause: String| match service.on_failure {
             OnFailure::Deny => Tried::Unavailable(cause),
             OnFailure::Allow => {
-                tracing::warn!(service = %service.name, cause, "a request passes that nobody decided about");
-                let subject = crate::facts::Subject::new(Proven::Forward, "", &service.name);
-                Tried::Good(subject.into(), std::sync::Arc::default())
+                if service.tells(unix_now()) {
+                    tracing::warn!(service = %service.name, cause, "requests pass that nobody decides about");
+                }
+                let nobody = Subject::new(Proven::Forward, "", &service.name);
+                Tried::Good(Passed { known: false, ..Passed::new(nobody) })
             }
         };
         match exchange(pool, request, service.timeout, ANSWER_MAX).await {
             Err(error) => Ok(failed(format!("`{}`: {error}", service.name))),
             Ok(answer) => match service.judge(answer.status(), answer.headers()) {
-                Word::Pass(subject) => Ok(Tried::Good(subject, std::sync::Arc::default())),
+                Word::Pass(subject) => Ok(Tried::Good(Passed { known: true, ..Passed::of(subject) })),
                 Word::Failed(cause) => Ok(failed(cause)),
-                Word::Answer(status, headers) => Err(Verdict::Answer(status, headers, answer.into_body())),
+                Word::Answer(status, headers) => Err((status, Verdict::Answer(status, headers, answer.into_body()))),
             },
         }
     }
 
-    /// Counts a request by limits; the first that refuses ends it.
+    /// Counts a request by limits; the first that refuses ends it, and those before it take nothing.
     fn count(
         &self,
         session: &Session,
         ctx: &mut Ctx,
         route: &Route,
-        limits: &[std::sync::Arc<Limit>],
+        limits: &[Arc<Limit>],
     ) -> std::result::Result<(), Rejection> {
         if limits.is_empty() {
             return Ok(());
         }
-        let mut held = Vec::new();
-        let (mut policies, mut states) = (Vec::new(), Vec::new());
-        let mut refused = None;
-        {
-            let head = ctx.head(session);
-            let captured = route.captured(&ctx.captures, head.path);
-            let facts = route.facts(&head, &captured, ctx.subject.as_deref());
-            for limit in limits {
-                match limit.check(ctx.client, head.method, head.headers, &facts) {
-                    Said::Skipped => {}
-                    Said::Entered(one) => held.push(one),
-                    Said::Allowed(window) => {
-                        policies.push(limit.policy(window.burst, limit.window().unwrap_or_default()));
-                        states.push(limit.stands(window.remaining, window.full_in));
-                    }
-                    Said::Refused { .. } if limit.dry_run => {
-                        tracing::debug!(limit = %limit.name, route = %route.name, "would be refused (dry run)");
-                    }
-                    Said::Refused { wait, window } => {
-                        if let Some((burst, window)) = window {
-                            policies.push(limit.policy(burst, window));
-                            states.push(limit.stands(0, wait.unwrap_or(window)));
-                        }
-                        let mut rejection = Rejection::new(Code::Limit, format!("limit `{}`", limit.name));
-                        // Rounded up, or the client would come a moment too early.
-                        rejection.retry_after = wait.map(|wait| Duration::from_secs(ceil(wait)));
-                        refused = Some(rejection);
-                        break;
-                    }
-                }
-            }
-        }
-        ctx.held.extend(held);
-        for (list, more) in [(&mut ctx.limit_policy, policies), (&mut ctx.limit_state, states)] {
-            for text in more {
-                if !list.is_empty() {
-                    list.push_str(", ");
-                }
-                list.push_str(&text);
-            }
-        }
+        // Taken out while the rest of the context is read.
+        let mut told = std::mem::take(&mut ctx.limits);
+        let refused = self.count_by(session, ctx, route, limits, &mut told);
+        ctx.limits = told;
         refused.map_or(Ok(()), Err)
+    }
+
+    fn count_by(
+        &self,
+        session: &Session,
+        ctx: &Ctx,
+        route: &Route,
+        limits: &[Arc<Limit>],
+        told: &mut Counted,
+    ) -> Option<Rejection> {
+        let head = ctx.head(session);
+        let captured = route.captured(&ctx.captures, head.path);
+        let facts = route.facts(&head, &captured, ctx.subject.as_deref());
+        for limit in limits {
+            // A key of a client may have the limit that its route has, too.
+            if told.by.iter().any(|(known, _)| Arc::ptr_eq(known, limit)) {
+                continue;
+            }
+            let said = limit.check(ctx.client, head.method, head.headers, &facts);
+            told.by.push((limit.clone(), matches!(said, Said::Allowed(_))));
+            match said {
+                Said::Skipped => {}
+                Said::Entered(one) => told.held.push(one),
+                Said::Allowed(_) if limit.dry_run => {}
+                Said::Refused { .. } if limit.dry_run => {
+                    tracing::debug!(limit = %limit.name, route = %route.name, "would be refused (dry run)");
+                }
+                Said::Allowed(window) => told.say(limit, window.remaining, window.next_in),
+                Said::Refused { wait, remaining } => {
+                    if let Some(remaining) = remaining {
+                        told.say(limit, remaining, wait.unwrap_or_default());
+                    }
+                    for (other, _) in told.by.iter().filter(|(_, took)| *took) {
+                        other.give_back(ctx.client, head.method, head.headers, &facts);
+                    }
+                    told.held.clear();
+                    let mut rejection = Rejection::new(Code::Limit, format!("limit `{}`", limit.name));
+                    // Rounded up, or the client would come a moment too early.
+                    rejection.retry_after = wait.map(|wait| Duration::from_secs(ceil(wait)));
+                    return Some(rejection);
+                }
+            }
+        }
+        None
     }
 
     /// Somebody else's answer.
@@ -273,9 +369,10 @@ impl Gate {
                 cors.preflight(request, &mut ResponseSink(head));
             }
         }
-        if !ctx.limit_policy.is_empty() {
-            let _ = head.insert_header("ratelimit-policy", ctx.limit_policy.as_str());
-            let _ = head.insert_header("ratelimit", ctx.limit_state.as_str());
+        if !ctx.limits.policies.is_empty() {
+            // Beside what the upstream says of limits of its own.
+            let _ = head.append_header("ratelimit-policy", ctx.limits.policies.as_str());
+            let _ = head.append_header("ratelimit", ctx.limits.states.as_str());
         }
     }
 }

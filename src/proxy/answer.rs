@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, LOCATION, RETRY_AFTER, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
-    WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, LOCATION, RETRY_AFTER, SET_COOKIE,
+    STRICT_TRANSPORT_SECURITY, VARY, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use pingora_core::protocols::http::ServerSession;
@@ -28,7 +28,7 @@ const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 const GRPC: &[u8] = b"application/grpc";
 
 /// `application/grpc` and its codecs (`+proto`); gRPC-Web frames its answers otherwise.
-pub(super) fn is_grpc(kind: &HeaderValue) -> bool {
+fn is_grpc(kind: &HeaderValue) -> bool {
     let rest = kind.as_bytes().strip_prefix(GRPC);
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
 }
@@ -69,6 +69,11 @@ impl Gate {
         });
         if let Some(timing) = timing.then(|| server_timing(ctx.begun.elapsed(), ctx.timings.head)).flatten() {
             let _ = head.append_header(SERVER_TIMING, timing);
+        }
+        if route.is_none()
+            && let Some(cors) = &ctx.table.clone().unwrap_or_else(|| self.live.load_full()).default_cors
+        {
+            cors.apply(&session.req_header().headers, &mut ResponseSink(head));
         }
         if let Some(route) = route {
             self.finish_access(session, ctx, route, head);
@@ -185,6 +190,9 @@ impl Gate {
                 (HeaderValue::from_static("application/problem+json"), Bytes::from(text))
             });
             head.insert_header(CONTENT_TYPE, kind)?;
+            // A page for one is none for another, and an error of the gateway is over soon.
+            head.insert_header(VARY, "accept")?;
+            head.insert_header(CACHE_CONTROL, "no-store")?;
             head.insert_header(CONTENT_LENGTH, body.len().to_string())?;
             body
         };
@@ -200,7 +208,9 @@ impl Gate {
         redirect: &Redirect,
     ) -> Result<()> {
         let location = {
-            let request = ctx.head(session);
+            let mut request = ctx.head(session);
+            let bare = super::forward::shown_query(route, request.query);
+            request.query = bare.as_deref().or(request.query);
             let captured = route.captured(&ctx.captures, request.path);
             redirect.location(&request, &route.facts(&request, &captured, ctx.subject.as_deref()))
         };
@@ -240,7 +250,9 @@ impl Gate {
         respond: &Respond,
     ) -> Result<()> {
         let body = {
-            let request = ctx.head(session);
+            let mut request = ctx.head(session);
+            let bare = super::forward::shown_query(route, request.query);
+            request.query = bare.as_deref().or(request.query);
             let captured = route.captured(&ctx.captures, request.path);
             respond.body(&route.facts(&request, &captured, ctx.subject.as_deref()))
         };

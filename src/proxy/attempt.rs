@@ -4,14 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
-use super::answer::is_grpc;
 use super::ctx::Ctx;
 use super::failure::no_lease;
 use super::flow::Bounds;
@@ -185,10 +184,9 @@ fn sticky_cookie(sticky: &Sticky, token: StickyToken, scheme: Scheme) -> Option<
     HeaderValue::from_str(&format!("{}={token}; Path=/; HttpOnly; SameSite=Lax{age}{secure}", sticky.cookie)).ok()
 }
 
-/// Whether an answer may go on for as long as both sides like.
+/// Whether an answer may go on for as long as both sides like: nothing says how long it is.
 fn is_stream(head: &ResponseHeader) -> bool {
-    let kind = head.headers.get(CONTENT_TYPE);
-    kind.is_some_and(|kind| is_grpc(kind) || kind.as_bytes().starts_with(b"text/event-stream"))
+    !head.headers.contains_key(CONTENT_LENGTH)
 }
 
 /// How long an upgraded connection or a stream may live: by the route, and no longer than the proof of who asks.

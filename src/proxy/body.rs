@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LAST_MODIFIED,
-    TRANSFER_ENCODING,
+    ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_TYPE, ETAG,
+    LAST_MODIFIED, TRANSFER_ENCODING, VARY,
 };
-use http::{Method, Version};
+use http::{HeaderName, Method, Version};
 use pingora_error::{ErrorType, OrErr, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -14,6 +14,21 @@ use super::ctx::Ctx;
 use super::gate::Gate;
 use super::sink::ResponseSink;
 use crate::policy::{Encoder, Wrong};
+use crate::rejection::Code;
+
+/// What a head says of the body that is not there any more.
+const OF_THE_BODY: [HeaderName; 10] = [
+    TRANSFER_ENCODING,
+    CONTENT_ENCODING,
+    CONTENT_LANGUAGE,
+    CONTENT_DISPOSITION,
+    ETAG,
+    LAST_MODIFIED,
+    ACCEPT_RANGES,
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+];
 
 impl Gate {
     /// Puts the route's page in the place of an upstream's answer, where it says so.
@@ -33,22 +48,32 @@ impl Gate {
         let page =
             self.with_answers(session, ctx, |answers, request, facts| answers.pages.instead(wrong, request, facts));
         let Some((kind, page)) = page else { return Ok(()) };
-        for name in [TRANSFER_ENCODING, CONTENT_ENCODING, CONTENT_LANGUAGE, ETAG, LAST_MODIFIED, ACCEPT_RANGES] {
-            head.remove_header(&name);
+        for name in &OF_THE_BODY {
+            head.remove_header(name);
         }
+        head.append_header(VARY, "accept")?;
         head.insert_header(CONTENT_TYPE, kind)?;
         head.insert_header(CONTENT_LENGTH, page.len().to_string())?;
         (ctx.page, ctx.replaced) = (Some(page), true);
         Ok(())
     }
 
-    /// Begins to compress an answer, where its route says so and the client takes it.
-    pub(super) fn compress(&self, session: &Session, ctx: &mut Ctx, head: &mut ResponseHeader) -> Result<()> {
-        let Some(encoder) = self.encoder(session, ctx, head) else { return Ok(()) };
-        if session.req_header().method == Method::HEAD {
+    /// Begins to compress an answer, where its route says so and the client takes it. HTTP/1.0 cannot frame what comes then.
+    pub(super) fn compress(
+        &self,
+        session: &Session,
+        ctx: &mut Ctx,
+        head: &mut ResponseHeader,
+        trailers: bool,
+    ) -> Result<()> {
+        let request = session.req_header();
+        if trailers || request.version == Version::HTTP_10 {
             return Ok(());
         }
-        if !ctx.http2 && session.req_header().version == Version::HTTP_11 {
+        let Some(encoder) = self.encoder(session, ctx, head) else { return Ok(()) };
+        if !ctx.http2 {
+            // An HTTP/1.0 upstream's answer, too: chunks are 1.1's.
+            head.set_version(Version::HTTP_11);
             head.insert_header(TRANSFER_ENCODING, "chunked")?;
         }
         ctx.encoder = Some(Box::new(encoder));
@@ -63,6 +88,10 @@ impl Gate {
         head: &mut ResponseHeader,
         body: Bytes,
     ) -> Result<Bytes> {
+        let busy = ctx.rejection.as_ref().is_some_and(|rejection| rejection.code == Code::Overload);
+        if body.is_empty() || busy {
+            return Ok(body);
+        }
         let Some(encoder) = self.encoder(session, ctx, head) else { return Ok(body) };
         let body = encoder.finish(&body).or_err(ErrorType::InternalError, "compressing an answer")?;
         head.insert_header(CONTENT_LENGTH, body.len().to_string())?;
@@ -71,10 +100,12 @@ impl Gate {
 
     fn encoder(&self, session: &Session, ctx: &Ctx, head: &mut ResponseHeader) -> Option<Encoder> {
         let compression = match &ctx.route {
-            Some(route) => route.answers.compression.clone()?,
-            None => ctx.table.as_ref()?.default_answers.compression.clone()?,
+            Some(route) => route.answers.compression.as_ref()?.clone(),
+            None => ctx.table.as_ref()?.default_answers.compression.as_ref()?.clone(),
         };
-        let (encoder, changes) = compression.begin(&session.req_header().headers, head.status, &head.headers);
+        let request = session.req_header();
+        let head_only = request.method == Method::HEAD;
+        let (encoder, changes) = compression.begin(&request.headers, head.status, &head.headers, head_only);
         changes.apply(&mut ResponseSink(head));
         encoder
     }
@@ -90,7 +121,8 @@ pub(super) fn recode(ctx: &mut Ctx, body: &mut Option<Bytes>, end: bool) -> Resu
         return Ok(());
     }
     if ctx.replaced {
-        *body = if end { ctx.page.take() } else { None };
+        // As soon as there is anything: what it stands for is thrown away as it comes.
+        *body = ctx.page.take();
     }
     let failed = "compressing an answer";
     if end {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use pingora_proxy::Session;
 
+use super::access::Counted;
 use super::flow::Flow;
 use super::mirror::Copying;
 use super::peer::Wire;
@@ -15,7 +16,6 @@ use crate::facts::{Head, Scheme, Subject};
 use crate::front::conn::{Connection, stream_refusal};
 use crate::front::guard::Refusal;
 use crate::policy::Encoder;
-use crate::ratelimit::Held;
 use crate::rejection::Rejection;
 use crate::routes::{PathCaptures, Route, Table};
 use crate::telemetry::metrics::Failure;
@@ -59,11 +59,9 @@ pub(crate) struct Ctx {
     pub(crate) captures: PathCaptures,
     /// Who asks, once that is proven.
     pub(crate) subject: Option<Arc<Subject>>,
-    /// Places among what may be under way, given back with the context.
-    pub(crate) held: Vec<Held>,
-    /// `RateLimit-Policy` and `RateLimit`; empty without limits.
-    pub(crate) limit_policy: String,
-    pub(crate) limit_state: String,
+    /// By the token in `Authorization`.
+    pub(crate) bearer: bool,
+    pub(crate) limits: Counted,
     pub(crate) preflight: bool,
     /// Compresses the body of the answer.
     pub(crate) encoder: Option<Box<Encoder>>,
@@ -179,9 +177,8 @@ impl Ctx {
             route: None,
             captures: PathCaptures::default(),
             subject: None,
-            held: Vec::new(),
-            limit_policy: String::new(),
-            limit_state: String::new(),
+            bearer: false,
+            limits: Counted::default(),
             preflight: false,
             encoder: None,
             page: None,

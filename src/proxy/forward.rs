@@ -2,7 +2,7 @@
 //!
 //! Written here and not earlier: a client can have anything set before this phase removed by naming it in `Connection`.
 
-use http::header::{COOKIE, EXPECT, HOST, VIA};
+use http::header::{AUTHORIZATION, COOKIE, EXPECT, HOST, VIA};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
 use pingora_http::RequestHeader;
@@ -12,7 +12,9 @@ use super::client::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use super::ctx::{Ctx, asked_host};
 use super::gate::Gate;
 use crate::facts::{Head, Scheme};
+use crate::policy::auth::Hidden;
 use crate::rejection::{Code, Rejection};
+use crate::routes::Route;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -34,8 +36,7 @@ impl Gate {
             return Err(Rejection::new(Code::Internal, "no route at the upstream phase"));
         };
         let mut head = ctx.head(session);
-        let hidden = route.access.as_ref().map_or(&[][..], |access| &access.hidden.query);
-        let bare = head.query.and_then(|query| without(query, hidden));
+        let bare = shown_query(route, head.query);
         if let Some(bare) = &bare {
             head.query = Some(bare).filter(|bare| !bare.is_empty()).map(String::as_str);
         }
@@ -88,9 +89,14 @@ impl Gate {
             join_cookies(&mut upstream.headers);
         }
         self.identify(ctx, &head, asked, &mut upstream.headers)?;
+        if let Some(access) = &route.access {
+            hide(&access.hidden, ctx.bearer, &mut upstream.headers);
+            for name in access.taken() {
+                upstream.headers.remove(name);
+            }
+        }
         route.request_headers.apply(&known, &mut upstream.headers);
         if let Some(access) = &route.access {
-            remove_cookies(&access.hidden.cookies, &mut upstream.headers);
             for (name, value) in ctx.subject.iter().flat_map(|subject| &subject.headers) {
                 upstream.headers.append(name, value.clone());
             }
@@ -142,6 +148,11 @@ impl Gate {
     }
 }
 
+/// The query without the credentials in it; `None` if there are none.
+pub(super) fn shown_query(route: &Route, query: Option<&str>) -> Option<String> {
+    without(query?, &route.access.as_ref()?.hidden.query)
+}
+
 /// A query without some of its parameters; `None` if it has none of them.
 pub(super) fn without(query: &str, names: &[Box<str>]) -> Option<String> {
     let is_one = |pair: &&str| {
@@ -155,7 +166,18 @@ pub(super) fn without(query: &str, names: &[Box<str>]) -> Option<String> {
     Some(query.split('&').filter(|pair| !is_one(pair)).collect::<Vec<_>>().join("&"))
 }
 
-/// Takes cookies that hold credentials out.
+/// Takes credentials out: what has not proven who asks would stand there as if it had, and what has is none of the upstream's
+/// business, but for a token in `Authorization`.
+fn hide(hidden: &Hidden, bearer: bool, headers: &mut HeaderMap) {
+    remove_cookies(&hidden.cookies, headers);
+    for name in &hidden.headers {
+        headers.remove(name);
+    }
+    if hidden.authorization && !bearer {
+        headers.remove(AUTHORIZATION);
+    }
+}
+
 fn remove_cookies(names: &[Box<str>], headers: &mut HeaderMap) {
     if names.is_empty() || !headers.contains_key(COOKIE) {
         return;

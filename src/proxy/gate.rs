@@ -118,6 +118,7 @@ impl ProxyHttp for Gate {
             Err(rejection) => Err(rejection),
         };
         if let Err(rejection) = admitted {
+            self.slow_down(&rejection).await;
             self.reject(session, ctx, rejection).await?;
             return Ok(true);
         }
@@ -277,6 +278,7 @@ impl ProxyHttp for Gate {
         }
         super::upgrade::settle(ctx, head.status);
         super::attempt::settle_stream(ctx, head);
+        let trailers = head.headers.contains_key(http::header::TRAILER);
         if !ctx.upgraded {
             super::hop::strip_response(head);
             super::hop::frame_for(session.req_header().version, head);
@@ -293,7 +295,7 @@ impl ProxyHttp for Gate {
         }
         self.finish(session, ctx, head);
         if !ctx.upgraded {
-            self.compress(session, ctx, head)?;
+            self.compress(session, ctx, head, trailers)?;
         }
         ctx.status = head.status.as_u16();
         Ok(())
@@ -312,6 +314,9 @@ impl ProxyHttp for Gate {
         {
             // Before the client has the last byte: its next request finds the place free.
             lease.report(Outcome::Status(ctx.status));
+        }
+        if end_of_stream && !ctx.upgraded {
+            ctx.limits.held.clear();
         }
         ctx.flow.progressed();
         if let Some(copying) = &mut ctx.mirror {

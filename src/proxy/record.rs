@@ -39,10 +39,8 @@ impl Gate {
             true => ("", "", "", None),
             false => (head.method.as_str(), head.host, head.path, head.query),
         };
-        let bare = query.and_then(|query| {
-            let access = ctx.route.as_ref()?.access.as_ref()?;
-            super::forward::without(query, &access.hidden.query)
-        });
+        // Of any route: one that was not found, or asks nobody, logs no credentials either.
+        let bare = query.and_then(|query| super::forward::without(query, &self.live.load_full().credentials));
         let query = bare.as_deref().or(query);
         write(
             &self.telemetry,

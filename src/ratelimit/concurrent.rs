@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use crate::bounded::{Bounded, Fate, Key};
+use crate::bounded::{Bounded, Change, Key};
 
 /// How many are under way, by key. Keys of which none are, are not held.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub struct Held {
 }
 
 impl Gauge {
-    /// For about so many keys; at the bound the one that was idle longest is forgotten, and counts from nothing.
+    /// For about so many keys at once. Nobody who is under way is forgotten: at the bound others are refused.
     pub fn new(keys: usize) -> Gauge {
         Gauge(Bounded::new(keys))
     }
@@ -28,24 +28,19 @@ impl Gauge {
 
     /// One more, if there are fewer than `most`.
     pub fn enter(self: &Arc<Self>, key: Key, most: NonZeroU32) -> Option<Held> {
-        let entered = self.0.with(key, |held| {
-            let now = held.unwrap_or(0);
-            if now >= most.get() {
-                return (false, Fate::Keep);
-            }
-            *held = Some(now + 1);
-            (true, Fate::Keep)
+        let entered = self.0.with_room(key, |held| {
+            let now = held.copied().unwrap_or(0);
+            if now >= most.get() { (false, Change::Keep) } else { (true, Change::Put(now + 1)) }
         });
-        entered.then(|| Held { gauge: self.clone(), key })
+        entered.unwrap_or(false).then(|| Held { gauge: self.clone(), key })
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
         self.gauge.0.with(self.key, |held| {
-            let left = held.unwrap_or(0).saturating_sub(1);
-            *held = Some(left);
-            ((), if left == 0 { Fate::Drop } else { Fate::Keep })
+            let left = held.copied().unwrap_or(0).saturating_sub(1);
+            ((), if left == 0 { Change::Drop } else { Change::Put(left) })
         });
     }
 }
@@ -65,5 +60,16 @@ mod tests {
         let third = gauge.enter(key, most).unwrap();
         drop((second, third));
         assert!(gauge.keys().is_empty());
+    }
+
+    #[test]
+    fn nobody_under_way_is_forgotten() {
+        let gauge = Arc::new(Gauge::new(1));
+        let most = NonZeroU32::MIN;
+        let held = gauge.enter(gauge.keys().key("a"), most).unwrap();
+        assert!(gauge.enter(gauge.keys().key("b"), most).is_none(), "there is no room");
+        assert!(gauge.enter(gauge.keys().key("a"), most).is_none());
+        drop(held);
+        assert!(gauge.enter(gauge.keys().key("b"), most).is_some());
     }
 }

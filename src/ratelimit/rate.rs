@@ -12,7 +12,7 @@ use governor::nanos::Nanos;
 use governor::state::StateStore;
 use governor::{Quota, RateLimiter};
 
-use crate::bounded::{Bounded, Fate, Key};
+use crate::bounded::{Bounded, Change, Key};
 
 /// How far the keys of a limit have used it up: for every key the time when it will have all of it again. Keys that have
 /// all of it are forgotten first, by being idle.
@@ -31,6 +31,16 @@ impl Rates {
     pub fn keys(&self) -> &Bounded<u64> {
         &self.times
     }
+
+    /// Under another rule nobody has used more than that rule gives: who had to wait long under the one before must not.
+    pub fn forgive(&self, window: Duration) {
+        let latest = nanoseconds(self.epoch.elapsed()).saturating_add(nanoseconds(window));
+        self.times.for_each(|time| *time = (*time).min(latest));
+    }
+}
+
+fn nanoseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// What stands between governor and the map.
@@ -44,13 +54,10 @@ impl StateStore for Times {
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        self.0.times.with(*key, |held| match decide(held.map(Nanos::new)) {
-            Ok((out, next)) => {
-                *held = Some(next.as_u64());
-                (Ok(out), Fate::Keep)
-            }
+        self.0.times.with(*key, |held| match decide(held.copied().map(Nanos::new)) {
+            Ok((out, next)) => (Ok(out), Change::Put(next.as_u64())),
             // A refusal changes nothing; what was not there is not made.
-            Err(refused) => (Err(refused), Fate::Keep),
+            Err(refused) => (Err(refused), Change::Keep),
         })
     }
 }
@@ -86,7 +93,7 @@ impl Reference for Moment {
 
 impl Since {
     fn read(&self) -> Moment {
-        Moment(u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX))
+        Moment(nanoseconds(self.epoch.elapsed()))
     }
 }
 
@@ -107,6 +114,7 @@ impl Clock for Since {
 #[derive(Debug)]
 pub struct Rule {
     limiter: RateLimiter<Key, Times, Since, StateInformationMiddleware>,
+    state: Arc<Rates>,
     burst: u32,
     per_cell: Duration,
 }
@@ -114,20 +122,19 @@ pub struct Rule {
 /// How a limit stands after a request was let through, or would be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// What can be used at once.
-    pub burst: u32,
     /// How much of that is left.
     pub remaining: u32,
-    /// How long it takes until all of it is there again.
-    pub full_in: Duration,
+    /// How long it takes until one more is there; nothing where all is.
+    pub next_in: Duration,
 }
 
 /// Not now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
-    pub burst: u32,
     /// When it will be let through, if nothing else is until then. `None`: never, it costs more than there can be.
     pub wait: Option<Duration>,
+    /// How much is left, less than it costs.
+    pub remaining: u32,
 }
 
 impl Rule {
@@ -137,7 +144,7 @@ impl Rule {
         let quota = Quota::with_period(per_cell).unwrap_or(Quota::per_second(burst)).allow_burst(burst);
         let clock = Since { epoch: state.epoch, started: AtomicBool::new(false) };
         let limiter = RateLimiter::<_, _, _, StateInformationMiddleware>::new(quota, Times(state.clone()), clock);
-        Rule { limiter, burst: burst.get(), per_cell }
+        Rule { limiter, state: state.clone(), burst: burst.get(), per_cell }
     }
 
     /// How long it takes for all of the burst to come back.
@@ -145,22 +152,31 @@ impl Rule {
         self.per_cell.saturating_mul(self.burst)
     }
 
-    pub fn burst(&self) -> u32 {
-        self.burst
-    }
-
     /// Takes so many cells, or none of them.
     pub fn take(&self, key: Key, cost: NonZeroU32) -> Result<Window, Refused> {
-        let refused = |wait| Refused { burst: self.burst, wait };
         match self.limiter.check_key_n(&key, cost) {
             Ok(Ok(snapshot)) => {
                 let remaining = snapshot.remaining_burst_capacity();
-                let full_in = self.per_cell.saturating_mul(self.burst.saturating_sub(remaining));
-                Ok(Window { burst: self.burst, remaining, full_in })
+                let next_in = if remaining < self.burst { self.per_cell } else { Duration::ZERO };
+                Ok(Window { remaining, next_in })
             }
-            Ok(Err(until)) => Err(refused(Some(until.wait_time_from(self.limiter.clock().read())))),
-            Err(_) => Err(refused(None)),
+            Ok(Err(until)) => {
+                let wait = until.wait_time_from(self.limiter.clock().read());
+                // So many cells are missing as come back until then.
+                let missing = wait.as_nanos().div_ceil(self.per_cell.as_nanos().max(1));
+                let remaining = cost.get().saturating_sub(u32::try_from(missing).unwrap_or(u32::MAX));
+                Err(Refused { wait: Some(wait), remaining })
+            }
+            Err(_) => Err(Refused { wait: None, remaining: 0 }),
         }
+    }
+
+    /// Gives back what was taken for a request that another limit has refused.
+    pub fn give_back(&self, key: Key, cost: NonZeroU32) {
+        let span = nanoseconds(self.per_cell.saturating_mul(cost.get()));
+        self.state
+            .times
+            .with(key, |held| ((), held.map_or(Change::Keep, |time| Change::Put(time.saturating_sub(span)))));
     }
 }
 
@@ -206,6 +222,40 @@ mod tests {
         let wider = Rule::new(Duration::from_secs(60), number(4), &state);
         assert!(wider.take(key, number(2)).is_ok());
         assert!(wider.take(key, ONE).is_err());
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again() {
+        let state = Arc::new(Rates::new(100));
+        let rule = Rule::new(Duration::from_secs(60), number(2), &state);
+        let key = state.keys().key("a");
+        assert!(rule.take(key, number(2)).is_ok());
+        rule.give_back(key, ONE);
+        assert!(rule.take(key, ONE).is_ok() && rule.take(key, ONE).is_err());
+    }
+
+    #[test]
+    fn a_wider_rule_forgives() {
+        let state = Arc::new(Rates::new(100));
+        let key = state.keys().key("a");
+        let slow = Rule::new(Duration::from_secs(3_600), number(100), &state);
+        assert!(slow.take(key, number(100)).is_ok());
+        let quick = Rule::new(Duration::from_millis(10), number(100), &state);
+        state.forgive(quick.window());
+        let refused = quick.take(key, ONE).unwrap_err();
+        assert!(refused.wait.is_some_and(|wait| wait <= Duration::from_millis(10)), "{refused:?}");
+    }
+
+    #[test]
+    fn says_how_much_is_left_and_when_more_is() {
+        let state = Arc::new(Rates::new(100));
+        let rule = Rule::new(Duration::from_secs(60), number(10), &state);
+        let key = state.keys().key("a");
+        let window = rule.take(key, number(7)).unwrap();
+        assert_eq!((window.remaining, window.next_in), (3, Duration::from_secs(60)));
+        let refused = rule.take(key, number(5)).unwrap_err();
+        assert_eq!(refused.remaining, 3);
+        assert!(refused.wait.is_some_and(|wait| wait > Duration::from_secs(110)), "{refused:?}");
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub(super) struct Defaults<'d> {
     request_headers: Edits,
     pub(super) answers: Answers,
     addresses: Option<Addresses>,
-    cors: Option<Arc<Cors>>,
+    pub(super) cors: Option<Arc<Cors>>,
     access: Option<Arc<Access>>,
 }
 
@@ -72,7 +72,7 @@ impl<'d> Defaults<'d> {
         let answers = Answers::compile(&given, &Answers::default(), &at, &mut reading);
         let addresses =
             words.addresses.as_ref().map(|words| Addresses::compile(words, &at.at("addresses"), &mut reading));
-        let cors = words.cors.as_ref().map(|words| Arc::new(Cors::compile(words, &at.at("cors"), &mut reading)));
+        let cors = words.cors.as_ref().map(|words| Arc::new(Cors::compile(words, &[], &at.at("cors"), &mut reading)));
         let access = access(words.auth.as_ref(), sources, &at, &mut reading);
         timeouts(words.timeout.as_ref(), &at, problems);
         attempts(words.retry.as_ref(), &at, problems);
@@ -156,9 +156,15 @@ impl Binder<'_> {
             Some(words) => Some(Addresses::compile(words, &at.at("addresses"), &mut reading)),
             None => self.defaults.addresses.clone(),
         };
-        let cors = match cors {
-            Some(words) => Some(Arc::new(Cors::compile(words, &at.at("cors"), &mut reading))),
-            None => self.defaults.cors.clone(),
+        let taken = &conditions.methods;
+        let cors = match (cors, &self.defaults.words.cors) {
+            (Some(words), _) => Some(Arc::new(Cors::compile(words, taken, &at.at("cors"), &mut reading))),
+            // What is wrong with it was told with the defaults.
+            (None, Some(words)) if !taken.is_empty() && words.methods.is_empty() => {
+                let mut reading = Reading { captures: &captures, problems: &mut Vec::new() };
+                Some(Arc::new(Cors::compile(words, taken, &at.at("cors"), &mut reading)))
+            }
+            (None, _) => self.defaults.cors.clone(),
         };
         let access = match auth {
             Some(words) => access(Some(words), &self.sources, at, &mut reading),

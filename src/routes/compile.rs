@@ -9,10 +9,11 @@ use super::conditions::Networks;
 use super::conflict;
 use super::hosts::Hosts;
 use super::names::Names;
+use super::reserved::{check_reserved, credentials, reserved};
 use super::route::Route;
 use super::table::{Entry, Table};
 use super::trie::Trie;
-use crate::config::{Document, Match};
+use crate::config::Document;
 use crate::policy::{ApiKeys, ForwardAuth, Issuer, Limit, Presence, Proving, Reading, Sources, Users};
 use crate::problem::{Path, Problem};
 use crate::settings::{ListenProtocol, Settings};
@@ -24,20 +25,6 @@ const LISTENERS_MAX: usize = 64;
 const PATTERN_ENTRIES_MAX: usize = 1_000;
 /// Most steps of a lookup.
 const STEPS_MAX: usize = 1_000;
-
-/// Request headers that clients have uses of their own for.
-const CLIENTS_OWN: [&str; 10] = [
-    "accept",
-    "accept-encoding",
-    "accept-language",
-    "authorization",
-    "content-type",
-    "cookie",
-    "origin",
-    "range",
-    "referer",
-    "user-agent",
-];
 
 /// What a document cannot say: who the gateway is.
 #[derive(Clone, Debug, Default)]
@@ -149,15 +136,19 @@ pub fn compile(document: &Document, env: &Env, pools: &Pools) -> (Option<Table>,
     if problems.iter().any(Problem::is_error) {
         return (None, problems);
     }
+    let credentials = credentials(&index.routes);
     let table = Table {
         revision: "".into(),
         routes: index.routes.into_iter().map(Arc::new).collect(),
         pools: adopt,
+        default_cors: binder.defaults.cors,
         default_answers: binder.defaults.answers,
         reserved_headers,
         listeners: env.listeners.clone().into(),
         names,
         issuers: binder.sources.issuers.values().cloned().collect(),
+        users: binder.sources.users.values().cloned().collect(),
+        credentials,
         limits: binder.limits.values().cloned().collect(),
         proving: binder.sources.proving.clone(),
         hosts: index.hosts,
@@ -356,40 +347,6 @@ fn check_names(document: &Document, problems: &mut Vec<Problem>) {
             let path = Path::of(["route", &number.to_string(), "name"]);
             let message = format!("two routes are named `{}`: route.{first} and route.{number}", route.name);
             problems.push(Problem::error(path, message).help("names are unique in a document"));
-        }
-    }
-}
-
-/// Names of the request headers that routes write, `_` as `-`.
-fn reserved(routes: &[Route]) -> Box<[Box<str>]> {
-    let names: BTreeSet<&str> = routes.iter().flat_map(Route::reserves).map(http::HeaderName::as_str).collect();
-    let dashed: BTreeSet<Box<str>> = names.into_iter().map(|name| name.replace('_', "-").into()).collect();
-    dashed.into_iter().collect()
-}
-
-fn check_reserved(document: &Document, reserved: &[Box<str>], problems: &mut Vec<Problem>) {
-    let is_reserved = |name: &str| {
-        let dashed = name.to_ascii_lowercase().replace('_', "-");
-        reserved.iter().any(|known| **known == *dashed)
-    };
-    for (number, route) in document.route.iter().enumerate().filter(|_| !reserved.is_empty()) {
-        let path = || Path::of(["route".to_owned(), number.to_string()]);
-        let Match { header, .. } = &route.matches;
-        for name in header.keys().filter(|name| is_reserved(name)) {
-            let path = path().at("match").at("header").at(name);
-            let message = format!("no request has `{name}`: a route sets it, so it is removed from what clients send");
-            problems.push(Problem::warning(path, message).help("match another header, or set another one"));
-        }
-        let Some(edits) = &route.request_headers else { continue };
-        for (word, name) in edits.set.keys().map(|name| ("set", name)).chain(edits.add.keys().map(|name| ("add", name)))
-        {
-            if CLIENTS_OWN.contains(&name.to_ascii_lowercase().as_str()) {
-                let path = path().at("request_headers").at(word).at(name);
-                let message = format!("`{name}` is removed from what clients send, on every route");
-                problems.push(
-                    Problem::warning(path, message).help("a header that any route sets is only the gateway's to set"),
-                );
-            }
         }
     }
 }

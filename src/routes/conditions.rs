@@ -46,6 +46,8 @@ pub(super) struct Asked<'a> {
     pub(super) listener: u64,
     /// IPv4 as IPv4, also when mapped.
     pub(super) client: IpAddr,
+    /// The method that a cross-origin preflight is about.
+    pub(super) preflight: Option<&'a Method>,
 }
 
 /// The first condition that did not hold. The method is looked at last: `Method` means that all others do.
@@ -61,12 +63,14 @@ pub(super) enum Miss<'t> {
 }
 
 impl Conditions {
-    pub(super) fn check(&self, networks: Option<&Networks>, asked: &Asked<'_>) -> Result<(), Miss<'_>> {
+    /// `cors`: the route answers preflights. One is about a request to come, which alone has the headers and cookies.
+    pub(super) fn check(&self, networks: Option<&Networks>, asked: &Asked<'_>, cors: bool) -> Result<(), Miss<'_>> {
+        let preflight = asked.preflight.filter(|_| cors);
         let Conditions { listen, listen_named: _, methods, header, query, cookie: cookies, client_certificate } = self;
         if listen & asked.listener == 0 {
             return Err(Miss::Listen);
         }
-        for (name, condition) in header {
+        for (name, condition) in header.iter().filter(|_| preflight.is_none()) {
             let value = asked.head.headers.get(name);
             if !condition.holds(value.map(|value| value.as_bytes().iter().copied())) {
                 return Err(Miss::Header(name));
@@ -77,7 +81,7 @@ impl Conditions {
                 return Err(Miss::Query(name));
             }
         }
-        for (name, condition) in cookies {
+        for (name, condition) in cookies.iter().filter(|_| preflight.is_none()) {
             if !condition.holds(cookie(asked.head.headers, name).map(str::bytes)) {
                 return Err(Miss::Cookie(name));
             }
@@ -96,7 +100,8 @@ impl Conditions {
         if networks.is_some_and(|networks| !networks.contain(asked.client)) {
             return Err(Miss::From);
         }
-        if !methods.is_empty() && !methods.contains(asked.head.method) {
+        let takes = |method: &Method| methods.is_empty() || methods.contains(method);
+        if !takes(asked.head.method) && !preflight.is_some_and(takes) {
             return Err(Miss::Method);
         }
         Ok(())

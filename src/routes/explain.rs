@@ -15,6 +15,7 @@ use super::question::{Question, QuestionError};
 use super::route::Route;
 use super::table::{Entry, Found, Table};
 use crate::facts::{Captures, Head, Subject};
+use crate::policy::Cors;
 use crate::rejection::Code;
 
 /// Why a request goes where it goes.
@@ -149,7 +150,8 @@ impl Table {
     /// The same walk as `find`, to its end: for each route what became of its best entry. `None`: never visited.
     fn verdicts(&self, head: &Head<'_>) -> Vec<Option<Verdict>> {
         let mut verdicts: Vec<Option<Verdict>> = vec![None; self.routes.len()];
-        let asked = self.asked(head);
+        let preflight = Cors::preflight_method(head.method, head.headers);
+        let asked = self.asked(head, preflight.as_ref());
         let Some(root) = self.hosts.find(head.host) else { return verdicts };
         let _ = self.trie.walk(root, head.path, &mut |leaf, _| {
             for entry in leaf {
@@ -243,6 +245,7 @@ fn policies(route: &Route) -> Vec<String> {
     all.extend(route.limits_before.iter().map(|limit| format!("limit {}", limit.name)));
     all.extend(route.access.as_ref().map(|access| format!("auth: {}", access.described())));
     all.extend(route.limits_after.iter().map(|limit| format!("limit {}", limit.name)));
+    all.extend(route.importance.map(|importance| format!("importance {importance:?}").to_ascii_lowercase()));
     all.extend(route.answers.described());
     all
 }

@@ -28,6 +28,7 @@ mod outcome;
 mod pattern;
 mod question;
 mod redirect;
+mod reserved;
 mod respond;
 mod route;
 mod split;

@@ -94,11 +94,12 @@ impl Outcome {
                 None if !access.lets_anybody() => {
                     return denied(Code::AuthRequired, "the request has no credentials".to_owned());
                 }
-                Some(subject) if access.missing(subject).is_some() => {
-                    let claim = access.missing(subject).map(|missing| missing.claim.to_string()).unwrap_or_default();
-                    return denied(Code::AuthForbidden, format!("claim `{claim}` does not suffice"));
+                Some(subject) => {
+                    if let Some(missing) = access.missing(subject, &facts) {
+                        return denied(Code::AuthForbidden, format!("{} does not suffice", missing.what()));
+                    }
                 }
-                _ => {}
+                None => {}
             }
         }
         let refused = |unfilled: Unfilled| Outcome {

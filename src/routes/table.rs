@@ -17,7 +17,7 @@ use super::trie::Trie;
 use crate::config::{Cleartext, ClientCertificateMode, EncodedSlash};
 use crate::facts::path::{PathError, has_encoded_slash};
 use crate::facts::{Head, Scheme};
-use crate::policy::{Answers, Issuer, Limit, Proving, Revocations};
+use crate::policy::{Answers, Cors, Issuer, Limit, Proving, Revocations, Users};
 use crate::upstream::{Pool, Spec};
 
 /// All routes of a document.
@@ -31,6 +31,8 @@ pub struct Table {
     pub pools: Vec<(Arc<Pool>, Arc<Spec>)>,
     /// For answers without a route.
     pub default_answers: Answers,
+    /// Cross-origin rules for answers without a route.
+    pub default_cors: Option<Arc<Cors>>,
     /// Sorted; `_` stands as `-`.
     pub(super) reserved_headers: Box<[Box<str>]>,
     /// A listener's place is its bit.
@@ -38,6 +40,9 @@ pub struct Table {
     /// What holds for names.
     pub names: Names,
     pub issuers: Vec<Arc<Issuer>>,
+    pub(super) users: Vec<Arc<Users>>,
+    /// Query parameters that hold credentials of any route.
+    pub credentials: Box<[Box<str>]>,
     pub limits: Vec<Arc<Limit>>,
     pub(super) proving: Arc<Proving>,
     pub(super) hosts: Hosts,
@@ -121,7 +126,8 @@ impl Table {
     }
 
     fn routed(&self, head: &Head<'_>) -> Found<'_> {
-        let asked = self.asked(head);
+        let preflight = Cors::preflight_method(head.method, head.headers);
+        let asked = self.asked(head, preflight.as_ref());
         let Some(root) = self.hosts.find(head.host) else { return Found::NoRoute };
         let found = self.trie.walk(root, head.path, &mut |leaf, spans| self.decide(leaf, spans, &asked));
         match found {
@@ -130,10 +136,10 @@ impl Table {
         }
     }
 
-    pub(super) fn asked<'a>(&self, head: &'a Head<'a>) -> Asked<'a> {
+    pub(super) fn asked<'a>(&self, head: &'a Head<'a>, preflight: Option<&'a Method>) -> Asked<'a> {
         let known = self.listeners.iter().position(|listener| listener.name == head.listener);
         let listener = known.and_then(|bit| u32::try_from(bit).ok()).and_then(|bit| 1u64.checked_shl(bit));
-        Asked { head, listener: listener.unwrap_or(0), client: head.client.to_canonical() }
+        Asked { head, listener: listener.unwrap_or(0), client: head.client.to_canonical(), preflight }
     }
 
     /// At one pattern: the first entry whose conditions hold; 405 if they do but for the method; else the next pattern.
@@ -160,7 +166,7 @@ impl Table {
 
     pub(super) fn check(&self, entry: &Entry, asked: &Asked<'_>) -> Option<(&Arc<Route>, Result<(), Miss<'_>>)> {
         let route = self.routes.get(usize::try_from(entry.route).ok()?)?;
-        Some((route, route.conditions.check(entry.networks.as_deref(), asked)))
+        Some((route, route.conditions.check(entry.networks.as_deref(), asked, route.cors.is_some())))
     }
 
     /// The methods of the routes that would take the request (RFC 9110 10.2.1), sorted.
@@ -213,6 +219,9 @@ impl Table {
                 .iter()
                 .filter(|known| known.name() == issuer.name())
                 .for_each(|known| issuer.inherit(known));
+        }
+        for users in &self.users {
+            previous.users.iter().filter(|known| known.name == users.name).for_each(|known| users.inherit(known));
         }
         let limits: ahash::AHashMap<&str, &Arc<Limit>> =
             previous.limits.iter().map(|limit| (&*limit.name, limit)).collect();

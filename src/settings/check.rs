@@ -57,6 +57,11 @@ impl Settings {
 
     fn check_rest(&self, error: &mut dyn FnMut(Path, String, &str)) {
         let top = Path::default();
+        let lag = self.overload.lag.0;
+        if !lag.is_zero() && lag < std::time::Duration::from_millis(5) {
+            let at = top.at("overload").at("lag");
+            error(at, format!("{} is what an idle loop is late by", self.overload.lag), "at least 5ms; `0s` for never");
+        }
         for (index, text) in self.trust.forwarded_from.iter().enumerate() {
             if network(text).is_none() {
                 let at = top.at("trust").at("forwarded_from").at(index);

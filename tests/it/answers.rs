@@ -109,7 +109,8 @@ async fn streams_are_compressed_piece_by_piece() {
         senders.send(sender).unwrap();
         async move { Ok(Response::builder().header("content-type", "text/event-stream").body(body).unwrap()) }
     });
-    let gateway = Gateway::start(&routes::with(origin.address(), "", "compression = {}")).await;
+    let gateway =
+        Gateway::start(&routes::with(origin.address(), "", "compression = { types = \"text/event-stream\" }")).await;
     let request = Request::get("http://app.test/").header("accept-encoding", "gzip").body(empty()).unwrap();
     let mut client = gateway.h1().await;
     let answer = tokio::spawn(async move { client.send(request).await.unwrap() });

@@ -28,7 +28,7 @@ async fn a_limit_says_where_a_client_stands() {
     let gateway = Gateway::start(&limited("rate = \"60/1m\"\nburst = 3", "")).await;
     let first = gateway.get("http://app.test/").await;
     assert_eq!(first.text(), "in");
-    assert_eq!((first.header("ratelimit-policy"), first.header("ratelimit")), ("\"l\";q=3;w=3", "\"l\";r=2;t=1"));
+    assert_eq!((first.header("ratelimit-policy"), first.header("ratelimit")), ("\"l\";q=60;w=60", "\"l\";r=2;t=1"));
     assert_eq!(gateway.get("http://app.test/").await.status, 200);
     let third = gateway.get("http://app.test/").await;
     assert!(third.header("ratelimit").starts_with("\"l\";r=0;t="), "{third:?}");

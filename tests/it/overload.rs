@@ -79,8 +79,13 @@ async fn near_its_memory_who_is_proven_passes() {
     for _ in 0..5 {
         let gateway = bounded((used * 1.05) as u64).await;
         eventually!(gateway.metric("tollgate_overload_lag_seconds").await > 0.0);
-        if gateway.metric("tollgate_overload_level").await == 1.0 {
-            assert_eq!(statuses(&gateway).await, [200, 200, 200, 503, 503]);
+        if (0.2..=0.95).contains(&gateway.metric("tollgate_overload_level").await) {
+            let rounds = futures_util::future::join_all((0..30).map(|_| statuses(&gateway))).await;
+            assert!(rounds.iter().all(|round| round[..3] == [200; 3]), "{rounds:?}");
+            assert!(
+                rounds.iter().any(|round| round[3] == 503) && rounds.iter().any(|round| round[4] == 503),
+                "{rounds:?}"
+            );
             return;
         }
         used = gateway.metric("tollgate_process_resident_memory_bytes").await;

@@ -152,7 +152,8 @@ async fn insights() -> Insights {
     let replies = [(one, "replies-1"), (two, "replies-2"), (three, "replies-3")];
     let replies = replies.map(|(port, name)| Task(tokio::spawn(reply_insights::replies(port.listen(), name))));
     let gateway = Gateway::with(include_str!("../../examples/reply-insights/routes.toml"), |settings| {
-        for (name, port) in [("AUTH", auth), ("REPLIES_1", one), ("REPLIES_2", two), ("REPLIES_3", three), ("ANALYTICS", counts)]
+        for (name, port) in
+            [("AUTH", auth), ("REPLIES_1", one), ("REPLIES_2", two), ("REPLIES_3", three), ("ANALYTICS", counts)]
         {
             settings.environment(name, port.address());
         }
@@ -222,7 +223,8 @@ async fn reply_insights_knows_its_users() {
             let mut client = Client::h1(address).await;
             let mut refused = 0;
             for _ in 0..60 {
-                let request = Request::get("http://localhost/api/replies/7").header("authorization", format!("Bearer {token}"));
+                let request =
+                    Request::get("http://localhost/api/replies/7").header("authorization", format!("Bearer {token}"));
                 refused += u32::from(client.fetch(request.body(empty()).unwrap()).await.status == 429);
             }
             refused

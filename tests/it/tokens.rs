@@ -216,7 +216,9 @@ async fn a_flood_of_unknown_keys_is_one_fetch_per_cooldown() {
             tokio::spawn(async move {
                 let request =
                     Request::get("http://app.test/").header("authorization", format!("Bearer {token}")).body(empty());
-                Client::h1(address).await.fetch(request.unwrap()).await.is_rejected(401, "auth_invalid");
+                let reply = Client::h1(address).await.fetch(request.unwrap()).await;
+                // So many are looked for at a time; others are told to come again.
+                assert!(["auth_invalid", "auth_unavailable"].contains(&&*reply.code()), "{reply:?}");
             })
         })
         .collect();

@@ -62,6 +62,8 @@ families! {
 
     OVERLOAD_LEVEL = Gauge "tollgate_overload_level" [] "What is turned away: 1 all that is sheddable, 2 also all that is normal.";
     OVERLOAD_LAG = Gauge "tollgate_overload_lag_seconds" [] "How late the event loop was, at least, in the last 100 ms.";
+    COMPRESSING = Gauge "tollgate_compressing_answers" [] "Answers that are compressed now.";
+    COMPRESSION_SKIPPED = Counter "tollgate_compression_skipped_total" [] "Answers sent as they are because too many were compressed.";
     LIMIT_REQUESTS = Counter "tollgate_limit_requests_total" ["limit", "result"] "Requests that a limit has counted.";
     LIMIT_KEYS = Gauge "tollgate_limit_keys" ["limit"] "Keys that a limit remembers.";
     LIMIT_EVICTIONS = Counter "tollgate_limit_evictions_total" ["limit"] "Keys that were forgotten for others.";

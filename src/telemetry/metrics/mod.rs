@@ -66,6 +66,8 @@ pub struct Readings {
     pub certificates: Vec<CertificateReading>,
     pub limits: Vec<LimitReading>,
     pub overload: OverloadReading,
+    /// Answers compressed now, and those that were not for want of room.
+    pub compressing: (usize, u64),
 }
 
 /// How much there is to do.
@@ -171,6 +173,8 @@ impl Metrics {
             }
         }
         out.value(&family::OVERLOAD_LEVEL, &[], readings.overload.level);
+        out.value(&family::COMPRESSING, &[], readings.compressing.0 as f64);
+        out.value(&family::COMPRESSION_SKIPPED, &[], readings.compressing.1 as f64);
         out.value(&family::OVERLOAD_LAG, &[], readings.overload.lag);
         for LimitReading { name, allowed, limited, dry_run, keys, evicted } in &readings.limits {
             for (outcome, count) in [("allowed", allowed), ("limited", limited), ("dry_run", dry_run)] {
