@@ -308,3 +308,31 @@ async fn pages_of_other_origins_may_ask() {
     let same = fetch(&gateway, "http://app.test/", &[]).await;
     assert!(!same.headers.contains_key("access-control-allow-origin"), "{same:?}");
 }
+
+/// A preflight is about a request to come: it takes the route that would take that.
+#[tokio::test]
+async fn preflights_find_the_route_of_what_they_ask_about() {
+    let cors = "cors = { origins = \"https://app.test\" }";
+    let document = format!(
+        "[[route]]\nname = \"read\"\nmatch = {{ path = \"/x\", method = \"GET\" }}\n{cors}\nrespond = {{ body = \"read\" }}\n\
+         [[route]]\nname = \"write\"\nmatch = {{ path = \"/x\", method = [\"PUT\", \"DELETE\"], header = {{ x-version = \"2\" }} }}\n{cors}\nrespond = {{ body = \"write\" }}\n\
+         [[route]]\nname = \"closed\"\nmatch = {{ path = \"/closed\", method = \"GET\" }}\nrespond = {{}}\n"
+    );
+    let gateway = Gateway::start(&document).await;
+    let preflight = async |path: &str, method: &str| {
+        let request = Request::options(format!("http://app.test{path}"))
+            .header("origin", "https://app.test")
+            .header("access-control-request-method", method)
+            .body(empty())
+            .unwrap();
+        gateway.h1().await.fetch(request).await
+    };
+    let write = preflight("/x", "PUT").await;
+    assert_eq!((write.status.as_u16(), write.header("access-control-allow-methods")), (204, "PUT, DELETE"));
+    let read = preflight("/x", "GET").await;
+    assert_eq!(read.header("access-control-allow-methods"), "GET, HEAD");
+    preflight("/x", "PATCH").await.is_rejected(405, "method_not_allowed");
+    preflight("/closed", "GET").await.is_rejected(405, "method_not_allowed");
+    let plain = Request::options("http://app.test/x").body(empty()).unwrap();
+    gateway.h1().await.fetch(plain).await.is_rejected(405, "method_not_allowed");
+}

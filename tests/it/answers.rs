@@ -258,3 +258,24 @@ async fn ids_of_trusted_peers_are_kept() {
     let reply = fetch(&gateway, Method::GET, "/", &[("x-request-id", "edge-7")]).await;
     assert_ne!(reply.header("x-request-id"), "edge-7");
 }
+
+/// Chunks are HTTP/1.1's, whatever the upstream speaks.
+#[tokio::test]
+async fn answers_of_old_upstreams_are_framed_anew() {
+    let text = TEXT.repeat(100);
+    let answer = format!("HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{text}", text.len());
+    let origin = crate::kit::RawOrigin::answering(answer.leak());
+    let gateway = Gateway::start(&routes::with(origin.address(), "", "compression = {}")).await;
+    let mut client = crate::kit::Raw::connect(gateway.http()).await;
+    client.send("GET / HTTP/1.1\r\nHost: app.test\r\nAccept-Encoding: gzip\r\n\r\n").await;
+    let compressed = client.answer().await;
+    assert!(compressed.head.starts_with("HTTP/1.1 200"), "{}", compressed.head);
+    let mut decoded = String::new();
+    flate2::read::GzDecoder::new(&compressed.body[..]).read_to_string(&mut decoded).unwrap();
+    assert_eq!(decoded, text);
+    // A client that knows no chunks gets it as it is.
+    let mut old = crate::kit::Raw::connect(gateway.http()).await;
+    old.send("GET / HTTP/1.0\r\nHost: app.test\r\nAccept-Encoding: gzip\r\n\r\n").await;
+    let plain = old.answer().await;
+    assert_eq!((plain.field("content-encoding"), plain.body.len()), (None, text.len()), "{}", plain.head);
+}

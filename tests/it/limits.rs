@@ -135,3 +135,20 @@ async fn limits_come_before_proofs_where_they_can() {
     }
     with(&gateway, &[("x-api-key", "bad")]).await.is_rejected(429, "limit");
 }
+
+/// A request that one limit refuses takes nothing of the others.
+#[tokio::test]
+async fn refused_requests_take_nothing() {
+    let words =
+        "rate = \"1/h\"\nburst = 5\nkey = []\n[limit.own]\nrate = \"1/h\"\nburst = 1\nkey = [\"header.x-user\"]";
+    let document = limited(words, "").replace("limits = \"l\"", "limits = [\"l\", \"own\"]");
+    let gateway = Gateway::start(&document).await;
+    assert_eq!(with(&gateway, &[("x-user", "a")]).await.status, 200);
+    for _ in 0..10 {
+        with(&gateway, &[("x-user", "a")]).await.is_rejected(429, "limit");
+    }
+    for user in ["b", "c", "d", "e"] {
+        assert_eq!(with(&gateway, &[("x-user", user)]).await.status, 200, "{user}");
+    }
+    with(&gateway, &[("x-user", "f")]).await.is_rejected(429, "limit");
+}

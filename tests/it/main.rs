@@ -19,6 +19,7 @@ mod cli;
 mod client_certificates;
 mod codes;
 mod corpus;
+mod credentials;
 mod deploy;
 mod destinations;
 mod floods;
