@@ -72,6 +72,27 @@ impl Tasks {
     }
 }
 
+/// Work that takes long has failed: it panicked, or there is no thread for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the work was given up")]
+pub struct GivenUp;
+
+/// How much work aside has to wait for requests, on a core that both want (setpriority(2): a tenth of the weight).
+const NICE: i32 = 10;
+
+/// Does work that takes long on a thread of its own, behind those that carry requests. (Threads of a pool would keep the
+/// priority, and only root may raise it again.)
+pub async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, GivenUp> {
+    let (done, wait) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("aside".to_owned()).spawn(move || {
+        // On Linux of this thread alone.
+        let _ = rustix::process::setpriority_process(None, NICE);
+        let _ = done.send(work());
+    });
+    thread.map_err(|_| GivenUp)?;
+    wait.await.map_err(|_| GivenUp)
+}
+
 struct Counted {
     running: Arc<Mutex<BTreeMap<&'static str, usize>>>,
     name: &'static str,
@@ -103,6 +124,15 @@ impl Drop for Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn work_aside_waits_for_requests() {
+        let own = rustix::process::getpriority_process(None).unwrap();
+        let nice = aside(|| rustix::process::getpriority_process(None).unwrap()).await;
+        assert_eq!(nice, Ok(NICE.max(own)));
+        assert_eq!(rustix::process::getpriority_process(None).unwrap(), own, "of that thread alone");
+        assert_eq!(aside(|| panic!("on purpose")).await, Err::<(), _>(GivenUp));
+    }
 
     #[tokio::test]
     async fn a_dropped_guard_stops_the_task() {

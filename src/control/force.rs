@@ -15,6 +15,7 @@ use crate::config::{OnRemove, References, print};
 use crate::problem::{Path, Problem};
 use crate::routes::{self, Live, Table};
 use crate::source::{Source, Trigger, Update, Yield};
+use crate::tasks::aside;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Change;
 use crate::upstream::Pools;
@@ -126,7 +127,7 @@ impl Force {
         let (in_force, resolved, references) = (self.text.clone(), self.resolved, self.references);
         let (previous, contents) = (self.live.load_full(), self.contents.clone());
         let given = text.clone();
-        let work = tokio::task::spawn_blocking(move || {
+        let work = aside(move || {
             let parsed = Parsed::of(text.clone(), references());
             if parsed.says(&in_force, &resolved) {
                 return Ok(None);
@@ -208,7 +209,7 @@ impl Force {
             metrics
                 .retain(new.routes.iter().map(|route| &*route.name), new.pools.iter().map(|(pool, _)| &**pool.name()));
         };
-        if let Err(error) = tokio::task::spawn_blocking(work).await {
+        if let Err(error) = aside(work).await {
             tracing::error!(%error, "retiring the table before failed");
         }
     }

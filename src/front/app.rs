@@ -142,7 +142,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
                 tls::Handshake::Refused => None,
             })
         };
-        let Some(outcome) = self.unless_draining(tokio::time::timeout(bound, handshake)).await else { return };
+        // On the heap, and gone when it is over: a connection would carry it for the rest of its life.
+        let handshake = Box::pin(tokio::time::timeout(bound, handshake));
+        let Some(outcome) = self.unless_draining(handshake).await else { return };
         self.telemetry.metrics.front.handshake(match &outcome {
             Ok(Ok(Some(_))) => Handshake::Done,
             Ok(Ok(None) | Err(_)) => Handshake::Failed,
