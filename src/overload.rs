@@ -19,10 +19,16 @@ const TICK: Duration = Duration::from_millis(10);
 const WINDOW: Duration = Duration::from_millis(100);
 /// Memory is looked at once in so many windows.
 const MEMORY_EVERY: u32 = 5;
-/// In thousandths: this share is added for a window that was late, and taken off for one that was not, or not by half.
-const MORE: u32 = 250;
-const LESS: u32 = 100;
-const LESS_NEAR: u32 = 20;
+/// In thousandths: at least this share is added for a window that was late, and more the later it was; no more than the
+/// most at once.
+const MORE: u32 = 60;
+const MORE_MAX: u32 = 500;
+/// Taken off for a window that was not: little at first, for what was too much a moment ago may be so again, and more with
+/// each that follows.
+const LESS: u32 = 5;
+const LESS_MAX: u32 = 100;
+/// Windows in which turning away all that is sheddable has not helped.
+const PATIENCE: u32 = 3;
 /// All that is sheddable; all that is normal, too.
 const SHEDDABLE: u32 = 1000;
 const NORMAL: u32 = 2000;
@@ -47,6 +53,9 @@ pub struct Overload {
     /// 0 to 1000: that share of what is sheddable; to 2000: and of what is normal.
     level: AtomicU32,
     lag: AtomicU64,
+    /// Windows in a row that were late, and that were not.
+    late: AtomicU32,
+    quiet: AtomicU32,
 }
 
 impl Overload {
@@ -60,6 +69,8 @@ impl Overload {
             },
             level: AtomicU32::new(0),
             lag: AtomicU64::new(0),
+            late: AtomicU32::new(0),
+            quiet: AtomicU32::new(0),
         }
     }
 
@@ -100,7 +111,7 @@ impl Overload {
                 floor = self.memory_floor();
             }
             windows = windows.wrapping_add(1);
-            self.window(least, began.elapsed(), floor);
+            self.window(least, floor);
         }
     }
 
@@ -113,14 +124,24 @@ impl Overload {
         u32::try_from(over.saturating_mul(1000) / tenth).unwrap_or(NORMAL).min(NORMAL)
     }
 
-    fn window(&self, least: Duration, took: Duration, floor: u32) {
+    fn window(&self, least: Duration, floor: u32) {
         self.lag.store(u64::try_from(least.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
         let before = self.level.load(Ordering::Relaxed);
-        let windows = u32::try_from(took.as_millis() / WINDOW.as_millis()).unwrap_or(u32::MAX).max(1);
+        let count = |counter: &AtomicU32, other: &AtomicU32| {
+            other.store(0, Ordering::Relaxed);
+            counter.fetch_add(1, Ordering::Relaxed) + 1
+        };
         let next = match self.lag_max {
-            Some(max) if least > max => before.saturating_add(MORE.saturating_mul(windows)).min(NORMAL),
-            Some(max) if least > max / 2 => before.saturating_sub(LESS_NEAR),
-            _ => before.saturating_sub(LESS),
+            Some(max) if least > max => {
+                let late = count(&self.late, &self.quiet);
+                let times = u32::try_from(least.as_micros() / max.as_micros().max(1)).unwrap_or(u32::MAX);
+                // One that is very late, and the first, may have been a machine that stood still.
+                let more = if late == 1 { MORE } else { MORE.saturating_mul(times.max(1)).min(MORE_MAX) };
+                let most = if late > PATIENCE && before >= SHEDDABLE { NORMAL } else { before.max(SHEDDABLE) };
+                (before + more).min(most)
+            }
+            Some(max) if least > max / 2 => before.saturating_sub(LESS),
+            _ => before.saturating_sub((LESS * count(&self.quiet, &self.late)).min(LESS_MAX)),
         };
         let next = next.max(floor);
         self.level.store(next, Ordering::Relaxed);
@@ -169,29 +190,46 @@ mod tests {
     }
 
     fn windows(overload: &Overload, times: u32, least_ms: u64) {
-        (0..times).for_each(|_| overload.window(Duration::from_millis(least_ms), WINDOW, 0));
+        (0..times).for_each(|_| overload.window(Duration::from_millis(least_ms), 0));
+    }
+
+    fn level(overload: &Overload) -> u32 {
+        overload.level.load(Ordering::Relaxed)
     }
 
     #[test]
     fn the_least_important_go_first_and_come_back_last() {
         let overload = overload(None);
         assert_eq!(shed(&overload, Weight::Sheddable), 0);
-        windows(&overload, 2, 30);
+        windows(&overload, 8, 30);
         let some = shed(&overload, Weight::Sheddable);
         assert!((800..1_200).contains(&some), "{some}");
         assert_eq!(shed(&overload, Weight::Normal), 0);
-        windows(&overload, 2, 30);
+        windows(&overload, 9, 30);
         assert_eq!((shed(&overload, Weight::Sheddable), shed(&overload, Weight::Normal)), (2_000, 0));
         windows(&overload, 100, 30);
         assert_eq!((shed(&overload, Weight::Normal), shed(&overload, Weight::Critical)), (2_000, 0));
-        // Below its bound it always comes down, near it slowly.
-        windows(&overload, 5, 15);
-        assert_eq!(overload.reading().level, 1.9);
-        windows(&overload, 20, 1);
-        assert_eq!(overload.reading().level, 0.0);
-        // A loop that is very late is measured seldom: each measure counts for all windows it took.
-        overload.window(Duration::from_millis(500), Duration::from_millis(500), 0);
-        assert_eq!(overload.reading().level, 1.25);
+        // Below its bound it always comes down: near it slowly, else slowly at first.
+        windows(&overload, 10, 15);
+        assert_eq!(level(&overload), NORMAL - 10 * LESS);
+        windows(&overload, 4, 1);
+        assert_eq!(level(&overload), NORMAL - 20 * LESS);
+        windows(&overload, 40, 1);
+        assert_eq!(level(&overload), 0);
+    }
+
+    #[test]
+    fn a_loop_that_is_very_late_again_is_answered_at_once() {
+        let overload = overload(None);
+        // A machine that stood still for a moment.
+        windows(&overload, 1, 1_000);
+        assert_eq!(level(&overload), MORE);
+        windows(&overload, 1, 1_000);
+        assert_eq!(level(&overload), MORE + MORE_MAX);
+        windows(&overload, 1, 1_000);
+        assert_eq!(level(&overload), SHEDDABLE, "what is normal has its turn only when that does not help");
+        windows(&overload, 1, 1_000);
+        assert_eq!(level(&overload), SHEDDABLE + MORE_MAX);
     }
 
     #[test]
@@ -203,7 +241,7 @@ mod tests {
         }
         assert_eq!(overload(Some(0)).memory_floor(), 0, "no bound");
         let full = overload(None);
-        full.window(Duration::ZERO, WINDOW, SHEDDABLE);
+        full.window(Duration::ZERO, SHEDDABLE);
         assert_eq!((shed(&full, Weight::Sheddable), shed(&full, Weight::Normal)), (2_000, 0));
     }
 

@@ -99,7 +99,7 @@ pub struct Cors {
     pub max_age: Span,
 }
 
-/// Failed authentications of a client, over all routes: beyond it 429, before anything is looked at.
+/// Failed authentications of a client, over all routes: beyond it 429, and only credentials that its network has shown before are looked at.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "{ rate = \"60/1m\" }")]
 pub struct AuthFailures {

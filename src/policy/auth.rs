@@ -21,13 +21,15 @@ use super::require::Requirement;
 use super::revoked::Revocations;
 use super::users::Users;
 use super::{Edits, Reading, Side};
-use crate::bounded::Bounded;
+use crate::bounded::{Bounded, Change};
 use crate::config;
 use crate::facts::{Facts, Proven, Subject};
 use crate::problem::{Path, Problem};
 
 /// Clients whose failures are remembered.
 const CLIENTS_MAX: usize = 100_000;
+/// API keys that are remembered with the networks that show them.
+const SEEN_MAX: usize = 10_000;
 
 /// What routes may name.
 pub struct Sources<'d> {
@@ -46,6 +48,8 @@ pub struct Proving {
     failures: Limit,
     /// Clients that have failed too often, until when.
     blocked: OnceLock<Arc<Bounded<Instant>>>,
+    /// API keys that were good, by the network that has shown them.
+    seen: OnceLock<Arc<Bounded<()>>>,
 }
 
 /// `auth`, compiled.
@@ -97,12 +101,14 @@ impl Proving {
             revocations: OnceLock::new(),
             failures: Limit::of_clients("auth_failures", words.rate, words.burst, CLIENTS_MAX),
             blocked: OnceLock::new(),
+            seen: OnceLock::new(),
         }
     }
 
     pub fn inherit(&self, previous: &Proving) {
         let _ = self.remembered.set(previous.remembered().clone());
         let _ = self.blocked.set(previous.blocked().clone());
+        let _ = self.seen.set(previous.seen().clone());
         self.failures.inherit(&previous.failures);
     }
 
@@ -121,6 +127,22 @@ impl Proving {
 
     fn blocked(&self) -> &Arc<Bounded<Instant>> {
         self.blocked.get_or_init(|| Arc::new(Bounded::new(CLIENTS_MAX)))
+    }
+
+    fn seen(&self) -> &Arc<Bounded<()>> {
+        self.seen.get_or_init(|| Arc::new(Bounded::new(SEEN_MAX)))
+    }
+
+    /// The client's network has shown a key that is good.
+    pub(super) fn see(&self, key: &[u8], client: IpAddr) {
+        let seen = self.seen();
+        let key = seen.key((key, network(client)));
+        seen.with(key, |held| ((), if held.is_some() { Change::Keep } else { Change::Put(()) }));
+    }
+
+    pub(super) fn has_seen(&self, key: &[u8], client: IpAddr) -> bool {
+        let seen = self.seen();
+        seen.get(seen.key((key, network(client)))).is_some()
     }
 
     /// How long a client that has failed too often is not listened to.

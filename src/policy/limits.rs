@@ -2,16 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Method};
 
-use super::network::network;
+use super::network::{Parts, network};
 use crate::bounded::Key;
 use crate::config::{self, Missing};
 use crate::facts::{Fact, Facts};
@@ -44,6 +43,8 @@ pub struct Limit {
     gauge: OnceLock<Arc<Gauge>>,
     counts: OnceLock<Arc<Counts>>,
     rule: OnceLock<Rule>,
+    /// There was another rule under its name, by whose measure somebody may have used more than there is now.
+    changed: AtomicBool,
     /// `RateLimit-Policy`.
     policy: Box<str>,
 }
@@ -72,13 +73,20 @@ struct Counts {
 #[derive(Debug)]
 pub enum Said {
     /// It is let through.
-    Allowed(Window),
+    Allowed(Window, Taken),
     /// It is let through, and counted as one of those under way.
     Entered(Held),
     /// It is not counted.
     Skipped,
     /// Not now; and when, if that is known.
     Refused { wait: Option<Duration>, remaining: Option<u32> },
+}
+
+/// What was taken, and of whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken {
+    key: Key,
+    cost: NonZeroU32,
 }
 
 impl Limit {
@@ -215,6 +223,7 @@ impl Limit {
             gauge: OnceLock::new(),
             counts: OnceLock::new(),
             rule: OnceLock::new(),
+            changed: AtomicBool::new(false),
             policy: policy.into(),
         }
     }
@@ -235,13 +244,10 @@ impl Limit {
     /// Takes over what was used under the name.
     pub fn inherit(&self, previous: &Limit) {
         let _ = self.counts.set(previous.counts().clone());
+        let changed = self.kind != previous.kind || previous.changed.load(Ordering::Relaxed);
+        self.changed.store(changed, Ordering::Relaxed);
         if let Some(rates) = previous.rates.get() {
             rates.keys().set_bound(self.keys);
-            if let Kind::Rate { rate, burst } = self.kind
-                && self.kind != previous.kind
-            {
-                rates.forgive(rate.per_one().saturating_mul(burst.get()));
-            }
             let _ = self.rates.set(rates.clone());
         }
         if let Some(gauge) = previous.gauge.get() {
@@ -263,7 +269,8 @@ impl Limit {
     }
 
     fn rule(&self, rate: Rate, burst: NonZeroU32) -> &Rule {
-        self.rule.get_or_init(|| Rule::new(rate.per_one(), burst, self.rates()))
+        let changed = || self.changed.load(Ordering::Relaxed);
+        self.rule.get_or_init(|| Rule::new(rate.per_one(), burst, self.rates(), changed()))
     }
 
     pub fn reading(&self) -> LimitReading {
@@ -312,10 +319,13 @@ impl Limit {
             },
         };
         let said = match self.kind {
-            Kind::Rate { rate, burst } => match self.rule(rate, burst).take(key, self.cost(method, headers, burst)) {
-                Ok(window) => Said::Allowed(window),
-                Err(Refused { wait, remaining }) => Said::Refused { wait, remaining: Some(remaining) },
-            },
+            Kind::Rate { rate, burst } => {
+                let cost = self.cost(method, headers, burst);
+                match self.rule(rate, burst).take(key, cost) {
+                    Ok(window) => Said::Allowed(window, Taken { key, cost }),
+                    Err(Refused { wait, remaining }) => Said::Refused { wait, remaining: Some(remaining) },
+                }
+            }
             Kind::Concurrent(most) => match self.gauge().enter(key, most) {
                 Some(held) => Said::Entered(held),
                 None => Said::Refused { wait: Some(Duration::from_secs(1)), remaining: None },
@@ -329,17 +339,22 @@ impl Limit {
         let counter = match &said {
             Said::Refused { .. } if self.dry_run => &counts.dry_run,
             Said::Refused { .. } => &counts.limited,
-            Said::Allowed(_) | Said::Entered(_) | Said::Skipped => &counts.allowed,
+            Said::Allowed(..) | Said::Entered(_) | Said::Skipped => &counts.allowed,
         };
         counter.fetch_add(1, Ordering::Relaxed);
         said
     }
 
     /// Gives back what was counted for a request that another limit has refused.
-    pub fn give_back(&self, client: IpAddr, method: &Method, headers: &HeaderMap, facts: &dyn Facts) {
-        if let (Kind::Rate { rate, burst }, Some(key)) = (self.kind, self.key(client, facts)) {
-            self.rule(rate, burst).give_back(key, self.cost(method, headers, burst));
+    pub fn give_back(&self, taken: Taken) {
+        if let Kind::Rate { rate, burst } = self.kind {
+            self.rule(rate, burst).give_back(taken.key, taken.cost);
         }
+    }
+
+    /// Whether clients are counted by where they come from.
+    pub fn is_by_address(&self) -> bool {
+        self.key.iter().flatten().any(|fact| *fact == Fact::ClientIp)
     }
 
     /// One failure of a client.
@@ -372,25 +387,6 @@ impl Limit {
 /// Seconds, rounded up.
 pub fn ceil(span: Duration) -> u64 {
     span.as_secs() + u64::from(span.subsec_nanos() > 0)
-}
-
-struct Parts<'a> {
-    index: usize,
-    all: &'a [Fact],
-    client: IpAddr,
-    facts: &'a dyn Facts,
-}
-
-impl Hash for Parts<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.index.hash(state);
-        for fact in self.all {
-            match fact {
-                Fact::ClientIp => network(self.client).hash(state),
-                fact => self.facts.fact(fact).hash(state),
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -101,7 +101,10 @@ impl Proof {
                     Err(fault) => Tried::Bad { cause: format!("token: {fault}"), guess: fault.is_guess() },
                 }
             }
-            Proof::ApiKey(sets) => api_key(sets, head),
+            Proof::ApiKey(sets) => {
+                let blocked = known_only && proving.is_blocked(head.client).is_some();
+                api_key(sets, head, proving, blocked)
+            }
             Proof::Basic(users) => match credentials::basic(head) {
                 None => Tried::Absent,
                 Some(Err(cause)) => bad(cause),
@@ -186,7 +189,8 @@ impl TokenPlace {
     }
 }
 
-fn api_key(sets: &[Arc<ApiKeys>], head: &Head<'_>) -> Tried {
+/// `blocked`: only keys that the client's network has shown before are looked at.
+fn api_key(sets: &[Arc<ApiKeys>], head: &Head<'_>, proving: &Proving, blocked: bool) -> Tried {
     let mut wrong = Tried::Absent;
     for set in sets {
         let found: Found<Cow<'_, [u8]>> = set.places.iter().find_map(|place| {
@@ -198,12 +202,20 @@ fn api_key(sets: &[Arc<ApiKeys>], head: &Head<'_>) -> Tried {
                 KeyPlace::Basic => credentials::basic(head)?.map(|(_, password)| password.into_bytes().into()),
             })
         });
-        match found.map(|key| key.map(|key| set.find(&key, unix_now()))) {
+        if let (true, Some(Ok(key))) = (blocked, &found)
+            && !proving.has_seen(key, head.client)
+        {
+            return Tried::Unknown;
+        }
+        match found.map(|key| key.map(|key| (set.find(&key, unix_now()), key))) {
             None => {}
-            Some(Ok(Ok((subject, limits)))) => {
+            Some(Ok((Ok((subject, limits)), key))) => {
+                if !blocked {
+                    proving.see(&key, head.client);
+                }
                 return Tried::Good(Passed { limits, ..Passed::of(subject) });
             }
-            Some(Ok(Err(fault))) => {
+            Some(Ok((Err(fault), _))) => {
                 wrong = Tried::Bad { cause: format!("API key: {fault}"), guess: fault == KeyFault::Unknown };
             }
             Some(Err(cause)) => wrong = bad(cause),

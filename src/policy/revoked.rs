@@ -19,6 +19,8 @@ use crate::facts::{Proven, Subject};
 const REVOCATIONS_MAX: usize = 50_000;
 /// Longest text of one.
 const TEXT_MAX: usize = 512;
+/// Streams that are not looked through for those that have ended.
+const PURGE_MIN: usize = 256;
 const FILE: &str = "revocations.json";
 
 /// What is revoked: tokens of which all of this is true.
@@ -65,8 +67,23 @@ pub enum RevocationError {
 pub struct Revocations {
     index: ArcSwap<Index>,
     /// Held while something changes.
-    file: Mutex<Option<PathBuf>>,
-    streams: Mutex<Vec<Weak<Watched>>>,
+    file: Mutex<Kept>,
+    streams: Mutex<Streams>,
+}
+
+/// Where revocations are kept.
+#[derive(Debug, Default)]
+struct Kept {
+    path: Option<PathBuf>,
+    /// What is in force could not be written.
+    behind: bool,
+}
+
+/// Who is there, and when to look for those who have gone.
+#[derive(Debug, Default)]
+struct Streams {
+    list: Vec<Weak<Watched>>,
+    purge_at: usize,
 }
 
 #[derive(Debug, Default)]
@@ -127,7 +144,8 @@ impl Revocation {
             wanted.as_deref().is_none_or(|wanted| value.is_some_and(|value| value == wanted))
         };
         self.lasts(now)
-            && is(issuer, claim(subject, "iss"))
+            // By the name of its block, too, as it was kept once.
+            && (is(issuer, claim(subject, "iss")) || is(issuer, Some(&subject.source)))
             && is(jti, claim(subject, "jti"))
             && is(sub, claim(subject, "sub"))
             && is(kid, subject.key.as_deref())
@@ -179,12 +197,13 @@ impl Revocations {
     pub fn open(folder: &Path, now: u64) -> std::io::Result<Revocations> {
         let path = folder.join(FILE);
         let index = ArcSwap::from_pointee(Index::of(lasting(read(&path)?, now)));
-        Ok(Revocations { index, file: Mutex::new(Some(path)), streams: Mutex::default() })
+        let file = Mutex::new(Kept { path: Some(path), behind: false });
+        Ok(Revocations { index, file, streams: Mutex::default() })
     }
 
     /// Whether revocations outlive the process.
     pub fn are_kept(&self) -> bool {
-        self.file.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.file.lock().unwrap_or_else(PoisonError::into_inner).path.is_some()
     }
 
     /// Revokes, from now on, and ends what is open. Waits for the disk.
@@ -213,12 +232,24 @@ impl Revocations {
         Ok(there)
     }
 
-    /// What another process has written meanwhile, as when one takes over from another.
+    /// What another process has written meanwhile, as when one takes over from another. What could not be written before, or
+    /// is not there any more, is written again: nothing that is in force is lost by looking.
     pub fn look_again(&self, now: u64) -> std::io::Result<()> {
-        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(path) = &*file else { return Ok(()) };
-        let all = lasting(read(path)?, now);
-        if all != self.index.load().all {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(path) = file.path.clone() else { return Ok(()) };
+        let known = lasting(self.index.load().all.clone(), now);
+        let missing = !path.exists() && !known.is_empty();
+        if file.behind || missing {
+            let _alone = durable::lock(&path.with_extension("lock"))?;
+            let mut all = lasting(read(&path)?, now);
+            all.extend(known);
+            durable::replace(&path, &serde_json::to_vec_pretty(&all)?)?;
+            self.index.store(Arc::new(Index::of(all)));
+            file.behind = false;
+            return Ok(());
+        }
+        let all = lasting(read(&path)?, now);
+        if all != known {
             self.index.store(Arc::new(Index::of(all)));
             drop(file);
             self.end_streams(now);
@@ -227,7 +258,7 @@ impl Revocations {
     }
 
     fn end_streams(&self, now: u64) {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner).retain(|weak| {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner).list.retain(|weak| {
             let Some(watched) = weak.upgrade() else { return false };
             if self.covers(&watched.subject, now) {
                 watched.revoked.store(true, Ordering::Relaxed);
@@ -242,18 +273,29 @@ impl Revocations {
         now: u64,
         edit: impl FnOnce(&mut BTreeMap<String, Revocation>) -> Result<(), RevocationError>,
     ) -> Result<(), RevocationError> {
-        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let _alone = file.as_ref().map(|path| durable::lock(&path.with_extension("lock"))).transpose();
-        let before = match &*file {
-            Some(path) => read(path).map_err(RevocationError::Kept)?,
-            None => self.index.load().all.clone(),
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = file.path.clone();
+        let alone = path.as_ref().map(|path| durable::lock(&path.with_extension("lock"))).transpose();
+        let written = match &path {
+            Some(path) => alone.as_ref().map_err(|error| error.kind().into()).and_then(|_| read(path)),
+            None => Ok(BTreeMap::new()),
         };
-        let mut all = lasting(before, now);
+        let known = self.index.load().all.clone();
+        let mut all = lasting(
+            match &written {
+                Ok(written) if path.is_some() && !file.behind => written.clone(),
+                Ok(written) => known.into_iter().chain(written.clone()).collect(),
+                Err(_) => known,
+            },
+            now,
+        );
         edit(&mut all)?;
-        let kept = serde_json::to_vec_pretty(&all).map_err(std::io::Error::other);
+        let bytes = serde_json::to_vec_pretty(&all).map_err(std::io::Error::other);
         self.index.store(Arc::new(Index::of(all)));
-        let Some(path) = &*file else { return Ok(()) };
-        kept.and_then(|bytes| durable::replace(path, &bytes)).map_err(RevocationError::Kept)
+        let Some(path) = path else { return Ok(()) };
+        let kept = written.and(bytes).and_then(|bytes| durable::replace(&path, &bytes));
+        file.behind = kept.is_err();
+        kept.map_err(RevocationError::Kept)
     }
 
     /// All that have not ended, by id.
@@ -269,10 +311,11 @@ impl Revocations {
     pub fn watch(&self, subject: &Arc<Subject>) -> Arc<Watched> {
         let watched = Arc::new(Watched { subject: subject.clone(), revoked: AtomicBool::new(false) });
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        if streams.len() == streams.capacity() {
-            streams.retain(|weak| weak.strong_count() > 0);
+        if streams.list.len() >= streams.purge_at {
+            streams.list.retain(|weak| weak.strong_count() > 0);
+            streams.purge_at = (streams.list.len() * 2).max(PURGE_MIN);
         }
-        streams.push(Arc::downgrade(&watched));
+        streams.list.push(Arc::downgrade(&watched));
         drop(streams);
         // It may have happened since the token was looked at.
         if self.covers(subject, unix_now()) {
@@ -296,93 +339,5 @@ fn lasting(mut all: BTreeMap<String, Revocation>, now: u64) -> BTreeMap<String, 
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn subject(claims: Value, kid: &str) -> Arc<Subject> {
-        let mut subject = Subject::new(Proven::Jwt, "u1", &"accounts".into());
-        subject.claims = claims.as_object().unwrap().clone();
-        subject.key = Some(kid.into());
-        Arc::new(subject)
-    }
-
-    fn revocation(value: Value) -> Revocation {
-        serde_json::from_value(value).unwrap()
-    }
-
-    #[test]
-    fn all_that_is_said_must_be_true() {
-        let token = subject(json!({ "iss": "accounts", "sub": "u1", "jti": "t1", "iat": 100 }), "k1");
-        for (words, expect) in [
-            (json!({ "jti": "t1" }), true),
-            (json!({ "jti": "t2" }), false),
-            (json!({ "sub": "u1" }), true),
-            (json!({ "sub": "u1", "jti": "t2" }), false),
-            (json!({ "kid": "k1" }), true),
-            (json!({ "kid": "k1", "issuer": "others" }), false),
-            (json!({ "kid": "k1", "issuer": "accounts" }), true),
-            (json!({ "issued_before": 101 }), true),
-            (json!({ "issued_before": 100 }), false),
-            (json!({ "sub": "u1", "issued_before": 100 }), false),
-        ] {
-            let revocations = Revocations::default();
-            revocations.add(revocation(words.clone()), 0).unwrap();
-            assert_eq!(revocations.covers(&token, 0), expect, "{words}");
-        }
-        let undated = subject(json!({ "sub": "u1" }), "k1");
-        let revocations = Revocations::default();
-        revocations.add(revocation(json!({ "issued_before": 1 })), 0).unwrap();
-        assert!(revocations.covers(&undated, 0), "who knows when it was given out");
-    }
-
-    #[test]
-    fn what_says_nothing_or_too_much_is_refused() {
-        let revocations = Revocations::default();
-        for words in [
-            json!({}),
-            json!({ "issuer": "accounts" }),
-            json!({ "jti": "" }),
-            json!({ "sub": "x".repeat(TEXT_MAX + 1) }),
-            json!({ "jti": "a", "expires": 10 }),
-        ] {
-            assert!(revocations.add(revocation(words.clone()), 10 + LEEWAY_MAX).is_err(), "{words}");
-        }
-        assert_eq!(revocations.all(0).len(), 0);
-        assert!(serde_json::from_value::<Revocation>(json!({ "token": "a" })).is_err());
-    }
-
-    #[test]
-    fn they_are_kept_and_forgotten() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = Revocations::open(folder.path(), 0).unwrap();
-        let id = first.add(revocation(json!({ "jti": "t1", "expires": 100 })), 0).unwrap();
-        assert_eq!(first.add(revocation(json!({ "jti": "t1", "expires": 200, "reason": "stolen" })), 0).unwrap(), id);
-        let other = first.add(revocation(json!({ "sub": "u1" })), 0).unwrap();
-        let again = Revocations::open(folder.path(), 150).unwrap();
-        assert_eq!(again.all(150), first.all(150));
-        let late = 200 + LEEWAY_MAX;
-        let token = subject(json!({ "jti": "t1" }), "k");
-        assert!(again.covers(&token, late - 1) && !again.covers(&token, late), "forgotten at its end, not before");
-        assert_eq!((again.all(late - 1).len(), again.all(late).len()), (2, 1));
-        // Two processes write one file.
-        let third = first.add(revocation(json!({ "jti": "t3" })), 0).unwrap();
-        assert!(again.remove(&other, 0).unwrap() && !again.remove(&other, 0).unwrap());
-        assert!(again.all(0).contains_key(&third) && first.all(0).contains_key(&other));
-        first.look_again(0).unwrap();
-        assert_eq!(first.all(0), again.all(0));
-        std::fs::write(folder.path().join(FILE), "{").unwrap();
-        assert!(Revocations::open(folder.path(), 0).is_err(), "nobody passes because a file broke");
-    }
-
-    #[test]
-    fn who_is_there_hears_of_it() {
-        let revocations = Revocations::default();
-        let (one, other) = (subject(json!({ "jti": "t1" }), "k"), subject(json!({ "jti": "t2" }), "k"));
-        let (watched, spared) = (revocations.watch(&one), revocations.watch(&other));
-        revocations.add(revocation(json!({ "jti": "t1" })), 0).unwrap();
-        assert!(watched.is_revoked() && !spared.is_revoked());
-        assert!(revocations.watch(&one).is_revoked(), "who comes late hears too");
-    }
-}
+#[path = "revoked_tests.rs"]
+mod tests;

@@ -28,6 +28,8 @@ const REFRESH_MAX: Duration = Duration::from_secs(86_400);
 /// Unknown keys that are remembered as such, and those that requests wait for at a time.
 const UNKNOWN_MAX: usize = 10_000;
 const WAITING_MAX: usize = 256;
+/// Requests that wait, over all keys.
+const WAITERS_MAX: usize = 4096;
 /// A request waits this long, and no longer than the cooldown and this.
 const WAIT_MAX: Duration = Duration::from_secs(2);
 
@@ -188,7 +190,9 @@ impl KeyRing {
         let next = self.begun.load(Ordering::Acquire) + 1;
         let mut fetched = self.fetched.subscribe();
         self.wanted.notify_one();
-        let over = tokio::time::timeout(cooldown + WAIT_MAX, fetched.wait_for(|fetched| fetched.number >= next)).await;
+        let over =
+            tokio::time::timeout(cooldown + WAIT_MAX, fetched.wait_for(|fetched| fetched.number >= next || knows()))
+                .await;
         if knows() {
             return Learned::Known;
         }
@@ -204,7 +208,8 @@ impl KeyRing {
     /// All who wait for one key are one.
     fn wait_for<'r>(&'r self, kid: &'r str) -> Option<Waiting<'r>> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if !waiting.contains_key(kid) && waiting.len() >= WAITING_MAX {
+        let all: usize = waiting.values().sum();
+        if all >= WAITERS_MAX || (!waiting.contains_key(kid) && waiting.len() >= WAITING_MAX) {
             return None;
         }
         *waiting.entry(kid.to_owned()).or_default() += 1;

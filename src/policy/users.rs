@@ -31,8 +31,10 @@ const WAITING_MAX: usize = 64;
 const CLIENTS_MAX: usize = 1024;
 
 static AT_WORK: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(AT_ONCE)));
-/// Clients whose passwords are looked at.
-static TURNS: LazyLock<Mutex<HashMap<Network, Arc<Semaphore>>>> = LazyLock::new(Mutex::default);
+/// Clients whose passwords are looked at, and how many of each.
+static TURNS: LazyLock<Mutex<Turns>> = LazyLock::new(Mutex::default);
+
+type Turns = HashMap<Network, (Arc<Semaphore>, usize)>;
 
 /// A client that waits for its passwords, one after the other.
 struct Turn {
@@ -48,17 +50,23 @@ impl Turn {
         if turns.len() >= CLIENTS_MAX && !turns.contains_key(&client) {
             return None;
         }
-        let place = turns.entry(client).or_insert_with(|| Arc::new(Semaphore::new(1)));
-        (Arc::strong_count(place) <= WAITING_MAX).then(|| Turn { client, place: place.clone() })
+        let (place, waiting) = turns.entry(client).or_insert_with(|| (Arc::new(Semaphore::new(1)), 0));
+        if *waiting >= WAITING_MAX {
+            return None;
+        }
+        *waiting += 1;
+        Some(Turn { client, place: place.clone() })
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
         let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
-        // The map and this one.
-        if Arc::strong_count(&self.place) <= 2 {
-            turns.remove(&self.client);
+        if let Some((_, waiting)) = turns.get_mut(&self.client) {
+            *waiting -= 1;
+            if *waiting == 0 {
+                turns.remove(&self.client);
+            }
         }
     }
 }
@@ -125,7 +133,8 @@ impl Users {
             return Verdict::Wrong;
         }
         let digest = digest::digest(&digest::SHA256, format!("{user}\0{password}").as_bytes());
-        let key = self.remembered().key(digest.as_ref());
+        // For the network that has proven it: others may only guess.
+        let key = self.remembered().key((digest.as_ref(), network(client)));
         let is_known = || self.remembered().get(key).is_some_and(|at| at.elapsed() < REMEMBERED_FOR);
         if is_known() {
             return Verdict::Right;

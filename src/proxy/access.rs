@@ -19,7 +19,7 @@ use crate::config::{Importance, OnFailure};
 use crate::facts::{Proven, Subject};
 use crate::overload::Weight;
 use crate::policy::auth::Answer;
-use crate::policy::limits::ceil;
+use crate::policy::limits::{Taken, ceil};
 use crate::policy::{Access, Cors, ForwardAuth, Limit, Passed, Proof, Said, Tried, Word, unix_now};
 use crate::ratelimit::Held;
 use crate::rejection::{Code, Rejection};
@@ -47,8 +47,8 @@ fn early_weight(route: &Route) -> Option<Weight> {
 /// By which limits a request was counted, and what they say.
 #[derive(Debug, Default)]
 pub(crate) struct Counted {
-    /// And whether something was taken.
-    by: Vec<(Arc<Limit>, bool)>,
+    /// And what was taken of them.
+    by: Vec<(Arc<Limit>, Option<Taken>)>,
     /// Places among what may be under way.
     pub(super) held: Vec<Held>,
     /// `RateLimit-Policy` and `RateLimit`.
@@ -145,7 +145,8 @@ impl Gate {
         let passed = match self.try_proofs(session, ctx, route, access, blocked.is_some() || busy).await {
             (Answer::Pass(passed), _) => passed,
             (Answer::Unknown, _) => {
-                return Verdict::Reject(match blocked {
+                // It may have failed too often while it waited for its turn.
+                return Verdict::Reject(match blocked.or_else(|| access.proving.is_blocked(ctx.client)) {
                     Some(wait) => Rejection::new(Code::Limit, TOO_OFTEN).retry_after(wait),
                     None => self.turned_away(ctx).await,
                 });
@@ -211,8 +212,8 @@ impl Gate {
                     Ok(one) => one,
                     Err((status, answer)) => {
                         refusal = refusal.or(Some(answer));
-                        let guess = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-                        Tried::Bad { cause: format!("`{}` answered {status}", service.name), guess }
+                        // It knows best who guesses.
+                        Tried::Bad { cause: format!("`{}` answered {status}", service.name), guess: false }
                     }
                 },
                 proof => proof.attempt(&ctx.head(session), &access.proving, known_only).await,
@@ -314,21 +315,23 @@ impl Gate {
                 continue;
             }
             let said = limit.check(ctx.client, head.method, head.headers, &facts);
-            told.by.push((limit.clone(), matches!(said, Said::Allowed(_))));
+            let taken = if let Said::Allowed(_, taken) = &said { Some(*taken) } else { None };
+            told.by.push((limit.clone(), taken));
             match said {
                 Said::Skipped => {}
                 Said::Entered(one) => told.held.push(one),
-                Said::Allowed(_) if limit.dry_run => {}
+                Said::Allowed(..) if limit.dry_run => {}
                 Said::Refused { .. } if limit.dry_run => {
                     tracing::debug!(limit = %limit.name, route = %route.name, "would be refused (dry run)");
                 }
-                Said::Allowed(window) => told.say(limit, window.remaining, window.next_in),
+                Said::Allowed(window, _) => told.say(limit, window.remaining, window.next_in),
                 Said::Refused { wait, remaining } => {
                     if let Some(remaining) = remaining {
                         told.say(limit, remaining, wait.unwrap_or_default());
                     }
-                    for (other, _) in told.by.iter().filter(|(_, took)| *took) {
-                        other.give_back(ctx.client, head.method, head.headers, &facts);
+                    // But for those by address, which bound what finding out about a client costs.
+                    for (other, taken) in told.by.iter().filter(|(other, _)| !other.is_by_address()) {
+                        taken.iter().for_each(|taken| other.give_back(*taken));
                     }
                     told.held.clear();
                     let mut rejection = Rejection::new(Code::Limit, format!("limit `{}`", limit.name));

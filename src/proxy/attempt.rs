@@ -18,7 +18,7 @@ use super::gate::Gate;
 use super::peer::{Call, peer};
 use super::upgrade::{asks_for_websocket, hold_body};
 use crate::config::{OnExpiry, OnRemove, Protocol};
-use crate::facts::{Facts, Scheme, cookie};
+use crate::facts::{Facts, Proven, Scheme, cookie};
 use crate::routes::{Destination, Route};
 use crate::telemetry::metrics::Failure;
 use crate::upstream::{Lease, PickError, Pool, Sticky, StickyToken, hash_key};
@@ -169,7 +169,7 @@ impl Gate {
 pub(super) fn settle_stream(ctx: &Ctx, head: &ResponseHeader) {
     let Some(route) = ctx.route.as_deref().filter(|_| ctx.upgraded || is_stream(head)) else { return };
     let watched = match (&route.access, &ctx.subject) {
-        (Some(access), Some(subject)) if route.stream.on_expiry == OnExpiry::Close => {
+        (Some(access), Some(subject)) if subject.by == Proven::Jwt && route.stream.on_expiry == OnExpiry::Close => {
             Some(access.proving.revocations().watch(subject))
         }
         _ => None,

@@ -89,6 +89,9 @@ impl Gate {
             join_cookies(&mut upstream.headers);
         }
         self.identify(ctx, &head, asked, &mut upstream.headers)?;
+        for name in &route.strip {
+            upstream.headers.remove(name);
+        }
         if let Some(access) = &route.access {
             hide(&access.hidden, ctx.bearer, &mut upstream.headers);
             for name in access.taken() {

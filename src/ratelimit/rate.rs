@@ -31,12 +31,6 @@ impl Rates {
     pub fn keys(&self) -> &Bounded<u64> {
         &self.times
     }
-
-    /// Under another rule nobody has used more than that rule gives: who had to wait long under the one before must not.
-    pub fn forgive(&self, window: Duration) {
-        let latest = nanoseconds(self.epoch.elapsed()).saturating_add(nanoseconds(window));
-        self.times.for_each(|time| *time = (*time).min(latest));
-    }
 }
 
 fn nanoseconds(span: Duration) -> u64 {
@@ -45,7 +39,12 @@ fn nanoseconds(span: Duration) -> u64 {
 
 /// What stands between governor and the map.
 #[derive(Clone, Debug)]
-struct Times(Arc<Rates>);
+struct Times {
+    rates: Arc<Rates>,
+    /// Nobody has used more than this rule gives, in nanoseconds: who had to wait long under another one must not. `None`:
+    /// there was no other.
+    most: Option<u64>,
+}
 
 impl StateStore for Times {
     type Key = Key;
@@ -54,7 +53,9 @@ impl StateStore for Times {
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        self.0.times.with(*key, |held| match decide(held.copied().map(Nanos::new)) {
+        let latest = self.most.map(|most| nanoseconds(self.rates.epoch.elapsed()).saturating_add(most));
+        let within = |time: u64| latest.map_or(time, |latest| time.min(latest));
+        self.rates.times.with(*key, |held| match decide(held.copied().map(within).map(Nanos::new)) {
             Ok((out, next)) => (Ok(out), Change::Put(next.as_u64())),
             // A refusal changes nothing; what was not there is not made.
             Err(refused) => (Err(refused), Change::Keep),
@@ -139,11 +140,14 @@ pub struct Refused {
 
 impl Rule {
     /// One cell comes back every `per_cell`, up to `burst` of them.
-    pub fn new(per_cell: Duration, burst: NonZeroU32, state: &Arc<Rates>) -> Rule {
+    /// `changed`: what the state knows may be by another rule's measure.
+    pub fn new(per_cell: Duration, burst: NonZeroU32, state: &Arc<Rates>, changed: bool) -> Rule {
         let per_cell = per_cell.max(Duration::from_nanos(1));
         let quota = Quota::with_period(per_cell).unwrap_or(Quota::per_second(burst)).allow_burst(burst);
+        let most = changed.then(|| nanoseconds(per_cell.saturating_mul(burst.get())));
+        let times = Times { rates: state.clone(), most };
         let clock = Since { epoch: state.epoch, started: AtomicBool::new(false) };
-        let limiter = RateLimiter::<_, _, _, StateInformationMiddleware>::new(quota, Times(state.clone()), clock);
+        let limiter = RateLimiter::<_, _, _, StateInformationMiddleware>::new(quota, times, clock);
         Rule { limiter, state: state.clone(), burst: burst.get(), per_cell }
     }
 
@@ -198,7 +202,7 @@ mod tests {
     #[test]
     fn a_burst_and_then_the_rate() {
         let state = Arc::new(Rates::new(100));
-        let rule = Rule::new(Duration::from_secs(3_600), number(3), &state);
+        let rule = Rule::new(Duration::from_secs(3_600), number(3), &state, false);
         let key = state.keys().key("a");
         assert_eq!(rule.take(key, ONE).unwrap().remaining, 2);
         assert_eq!(rule.take(key, number(2)).unwrap().remaining, 0);
@@ -214,12 +218,12 @@ mod tests {
     fn state_outlives_the_rule() {
         let state = Arc::new(Rates::new(100));
         let key = state.keys().key("a");
-        let first = Rule::new(Duration::from_secs(60), number(2), &state);
+        let first = Rule::new(Duration::from_secs(60), number(2), &state, false);
         assert!(first.take(key, number(2)).is_ok());
         drop(first);
-        let second = Rule::new(Duration::from_secs(60), number(2), &state);
+        let second = Rule::new(Duration::from_secs(60), number(2), &state, false);
         assert!(second.take(key, ONE).is_err());
-        let wider = Rule::new(Duration::from_secs(60), number(4), &state);
+        let wider = Rule::new(Duration::from_secs(60), number(4), &state, false);
         assert!(wider.take(key, number(2)).is_ok());
         assert!(wider.take(key, ONE).is_err());
     }
@@ -227,7 +231,7 @@ mod tests {
     #[test]
     fn what_is_given_back_can_be_taken_again() {
         let state = Arc::new(Rates::new(100));
-        let rule = Rule::new(Duration::from_secs(60), number(2), &state);
+        let rule = Rule::new(Duration::from_secs(60), number(2), &state, false);
         let key = state.keys().key("a");
         assert!(rule.take(key, number(2)).is_ok());
         rule.give_back(key, ONE);
@@ -238,10 +242,9 @@ mod tests {
     fn a_wider_rule_forgives() {
         let state = Arc::new(Rates::new(100));
         let key = state.keys().key("a");
-        let slow = Rule::new(Duration::from_secs(3_600), number(100), &state);
+        let slow = Rule::new(Duration::from_secs(3_600), number(100), &state, false);
         assert!(slow.take(key, number(100)).is_ok());
-        let quick = Rule::new(Duration::from_millis(10), number(100), &state);
-        state.forgive(quick.window());
+        let quick = Rule::new(Duration::from_millis(10), number(100), &state, true);
         let refused = quick.take(key, ONE).unwrap_err();
         assert!(refused.wait.is_some_and(|wait| wait <= Duration::from_millis(10)), "{refused:?}");
     }
@@ -249,7 +252,7 @@ mod tests {
     #[test]
     fn says_how_much_is_left_and_when_more_is() {
         let state = Arc::new(Rates::new(100));
-        let rule = Rule::new(Duration::from_secs(60), number(10), &state);
+        let rule = Rule::new(Duration::from_secs(60), number(10), &state, false);
         let key = state.keys().key("a");
         let window = rule.take(key, number(7)).unwrap();
         assert_eq!((window.remaining, window.next_in), (3, Duration::from_secs(60)));
@@ -261,7 +264,7 @@ mod tests {
     #[test]
     fn ten_threads_never_exceed_it() {
         let state = Arc::new(Rates::new(100));
-        let rule = Arc::new(Rule::new(Duration::from_micros(500), number(50), &state));
+        let rule = Arc::new(Rule::new(Duration::from_micros(500), number(50), &state, false));
         let key = state.keys().key("a");
         let allowed = Arc::new(AtomicU32::new(0));
         let began = Instant::now();
@@ -292,7 +295,7 @@ mod tests {
             costs in prop::collection::vec((1_u32..4, 0_u64..300), 1..120),
         ) {
             let state = Arc::new(Rates::new(100));
-            let rule = Rule::new(Duration::from_micros(per_cell_us), number(burst), &state);
+            let rule = Rule::new(Duration::from_micros(per_cell_us), number(burst), &state, false);
             let key = state.keys().key(1);
             let mut taken: Vec<(Instant, Instant, u32)> = Vec::new();
             for (cost, spin_us) in costs {
@@ -320,7 +323,7 @@ mod tests {
     #[test]
     fn a_check_allocates_nothing() {
         let state = Arc::new(Rates::new(100));
-        let rule = Rule::new(Duration::from_micros(1), number(1_000), &state);
+        let rule = Rule::new(Duration::from_micros(1), number(1_000), &state, false);
         let key = state.keys().key("a");
         rule.take(key, ONE).unwrap();
         let info = allocation_counter::measure(|| {

@@ -198,6 +198,7 @@ impl Binder<'_> {
             mirror,
             rewrite,
             request_headers,
+            strip: Box::default(),
             answers,
             importance: importance.or(self.defaults.words.importance),
             timeout,

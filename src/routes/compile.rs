@@ -131,7 +131,7 @@ pub fn compile(document: &Document, env: &Env, pools: &Pools) -> (Option<Table>,
         problems.push(problem.help("it is resolved and checked all the same"));
     }
     index.finish(&mut problems);
-    let reserved_headers = reserved(&index.routes);
+    let reserved_headers = reserved(&mut index.routes);
     check_reserved(document, &reserved_headers, &mut problems);
     if problems.iter().any(Problem::is_error) {
         return (None, problems);

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use http::header::ACCESS_CONTROL_REQUEST_HEADERS;
 use http::{HeaderName, Method};
 use ipnet::IpNet;
 
@@ -63,16 +64,21 @@ pub(super) enum Miss<'t> {
 }
 
 impl Conditions {
-    /// `cors`: the route answers preflights. One is about a request to come, which alone has the headers and cookies.
+    /// `cors`: the route answers preflights. One is about a request to come, which alone has the headers.
     pub(super) fn check(&self, networks: Option<&Networks>, asked: &Asked<'_>, cors: bool) -> Result<(), Miss<'_>> {
         let preflight = asked.preflight.filter(|_| cors);
         let Conditions { listen, listen_named: _, methods, header, query, cookie: cookies, client_certificate } = self;
         if listen & asked.listener == 0 {
             return Err(Miss::Listen);
         }
-        for (name, condition) in header.iter().filter(|_| preflight.is_none()) {
+        for (name, condition) in header {
             let value = asked.head.headers.get(name);
-            if !condition.holds(value.map(|value| value.as_bytes().iter().copied())) {
+            let holds = match preflight {
+                // The request to come will have what the preflight announces; its value is not known yet.
+                Some(_) => (*condition != Condition::Absent) == announces(asked.head, name),
+                None => condition.holds(value.map(|value| value.as_bytes().iter().copied())),
+            };
+            if !holds {
                 return Err(Miss::Header(name));
             }
         }
@@ -81,7 +87,7 @@ impl Conditions {
                 return Err(Miss::Query(name));
             }
         }
-        for (name, condition) in cookies.iter().filter(|_| preflight.is_none()) {
+        for (name, condition) in cookies {
             if !condition.holds(cookie(asked.head.headers, name).map(str::bytes)) {
                 return Err(Miss::Cookie(name));
             }
@@ -177,6 +183,12 @@ impl Condition {
             (Prefix(one), Prefix(other)) => one.starts_with(&**other) || other.starts_with(&**one),
         }
     }
+}
+
+/// Whether a preflight says that the request to come has a header.
+fn announces(head: &Head<'_>, name: &HeaderName) -> bool {
+    let fields = head.headers.get_all(ACCESS_CONTROL_REQUEST_HEADERS).iter().filter_map(|field| field.to_str().ok());
+    fields.flat_map(|field| field.split(',')).any(|one| one.trim().eq_ignore_ascii_case(name.as_str()))
 }
 
 /// The first value of a query parameter, percent-decoded as it is compared.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use http::HeaderName;
+
 use super::route::Route;
 use crate::config::{Document, Match};
 use crate::problem::{Path, Problem};
@@ -27,16 +29,26 @@ pub(super) fn credentials(routes: &[Route]) -> Box<[Box<str>]> {
     names.into_iter().collect()
 }
 
-/// Names of the request headers that routes write, `_` as `-`. Credentials are not among them: a route that sends some of
-/// its own upstream replaces a client's there, and others still have to be asked for theirs.
-pub(super) fn reserved(routes: &[Route]) -> Box<[Box<str>]> {
-    let access = || routes.iter().filter_map(|route| route.access.as_ref());
-    let credentials: BTreeSet<&str> =
-        access().flat_map(|access| access.credential_headers()).map(http::HeaderName::as_str).collect();
-    let names: BTreeSet<&str> = routes.iter().flat_map(Route::reserves).map(http::HeaderName::as_str).collect();
-    let names = names.difference(&credentials).copied();
-    let dashed: BTreeSet<Box<str>> = names.map(|name| name.replace('_', "-").into()).collect();
+/// Names of the request headers that routes write, `_` as `-`. A header that credentials stand in is not among them, for
+/// there are routes that have to look at it: those that do not take it out by themselves.
+pub(super) fn reserved(routes: &mut [Route]) -> Box<[Box<str>]> {
+    let names = |names: &mut dyn Iterator<Item = &HeaderName>| -> BTreeSet<String> {
+        names.map(|name| name.as_str().to_owned()).collect()
+    };
+    let credentials = names(&mut routes.iter().flat_map(credential_headers));
+    let written = names(&mut routes.iter().flat_map(Route::reserves));
+    for route in routes.iter_mut() {
+        let read = names(&mut credential_headers(route));
+        let contested = written.intersection(&credentials).filter(|name| !read.contains(*name));
+        route.strip = contested.filter_map(|name| name.parse().ok()).collect();
+    }
+    let dashed: BTreeSet<Box<str>> =
+        written.difference(&credentials).map(|name| name.replace('_', "-").into()).collect();
     dashed.into_iter().collect()
+}
+
+fn credential_headers(route: &Route) -> impl Iterator<Item = &HeaderName> {
+    route.access.iter().flat_map(|access| access.credential_headers())
 }
 
 pub(super) fn check_reserved(document: &Document, reserved: &[Box<str>], problems: &mut Vec<Problem>) {

@@ -23,6 +23,8 @@ pub struct Route {
     pub mirror: Option<Mirror>,
     pub rewrite: Option<Rewrite>,
     pub request_headers: Edits,
+    /// Request headers that other routes write or take credentials from, and this one does not look at: no client's goes on.
+    pub strip: Box<[http::HeaderName]>,
     pub answers: Answers,
     /// `None`: by whether it is proven who asks.
     pub importance: Option<Importance>,

@@ -221,13 +221,18 @@ async fn who_fails_too_often_is_not_listened_to() {
     let from = async |client: &str, key: &str| {
         fetch(&gateway, "http://app.test/", &[("x-forwarded-for", client), ("x-api-key", key)]).await
     };
+    assert_eq!(from("203.0.113.1", "k1").await.status, 200);
     for _ in 0..4 {
         from("203.0.113.1", "bad").await.is_rejected(401, "auth_invalid");
     }
     let refused = from("203.0.113.1", "worse").await;
     refused.is_rejected(429, "limit");
     assert!(refused.header("retry-after").parse::<u64>().unwrap() > 1_000, "{refused:?}");
-    assert_eq!(from("203.0.113.1", "k1").await.status, 200, "who is known at once passes all the same");
+    assert_eq!(from("203.0.113.1", "k1").await.status, 200, "what its network has shown before passes all the same");
+    for _ in 0..4 {
+        from("203.0.113.3", "bad").await.is_rejected(401, "auth_invalid");
+    }
+    from("203.0.113.3", "k1").await.is_rejected(429, "limit");
     from("203.0.113.2", "bad").await.is_rejected(401, "auth_invalid");
     // The count outlives a change of the document.
     gateway
@@ -319,20 +324,22 @@ async fn preflights_find_the_route_of_what_they_ask_about() {
          [[route]]\nname = \"closed\"\nmatch = {{ path = \"/closed\", method = \"GET\" }}\nrespond = {{}}\n"
     );
     let gateway = Gateway::start(&document).await;
-    let preflight = async |path: &str, method: &str| {
+    let preflight = async |path: &str, method: &str, headers: &str| {
         let request = Request::options(format!("http://app.test{path}"))
             .header("origin", "https://app.test")
             .header("access-control-request-method", method)
+            .header("access-control-request-headers", headers)
             .body(empty())
             .unwrap();
         gateway.h1().await.fetch(request).await
     };
-    let write = preflight("/x", "PUT").await;
+    let write = preflight("/x", "PUT", "content-type, X-Version").await;
     assert_eq!((write.status.as_u16(), write.header("access-control-allow-methods")), (204, "PUT, DELETE"));
-    let read = preflight("/x", "GET").await;
+    let read = preflight("/x", "GET", "").await;
     assert_eq!(read.header("access-control-allow-methods"), "GET, HEAD");
-    preflight("/x", "PATCH").await.is_rejected(405, "method_not_allowed");
-    preflight("/closed", "GET").await.is_rejected(405, "method_not_allowed");
+    preflight("/x", "PUT", "content-type").await.is_rejected(405, "method_not_allowed");
+    preflight("/x", "PATCH", "x-version").await.is_rejected(405, "method_not_allowed");
+    preflight("/closed", "GET", "").await.is_rejected(405, "method_not_allowed");
     let plain = Request::options("http://app.test/x").body(empty()).unwrap();
     gateway.h1().await.fetch(plain).await.is_rejected(405, "method_not_allowed");
 }
