@@ -55,10 +55,16 @@ impl StateStore for Times {
     {
         let latest = self.most.map(|most| nanoseconds(self.rates.epoch.elapsed()).saturating_add(most));
         let within = |time: u64| latest.map_or(time, |latest| time.min(latest));
-        self.rates.times.with(*key, |held| match decide(held.copied().map(within).map(Nanos::new)) {
-            Ok((out, next)) => (Ok(out), Change::Put(next.as_u64())),
-            // A refusal changes nothing; what was not there is not made.
-            Err(refused) => (Err(refused), Change::Keep),
+        self.rates.times.with(*key, |held| {
+            let known = held.copied().map(within);
+            match decide(known.map(Nanos::new)) {
+                Ok((out, next)) => (Ok(out), Change::Put(next.as_u64())),
+                // A refusal changes nothing; what was not there is not made. What was too much is put right.
+                Err(refused) => match known.filter(|known| held != Some(known)) {
+                    Some(known) => (Err(refused), Change::Put(known)),
+                    None => (Err(refused), Change::Keep),
+                },
+            }
         })
     }
 }
