@@ -14,21 +14,23 @@ use tokio::time::Instant;
 use crate::settings;
 use crate::telemetry::metrics::OverloadReading;
 
-/// How often lateness is measured, and over how long the least counts.
+/// How often lateness is measured, and over how long the least counts; it counts sooner where it is clear.
 const TICK: Duration = Duration::from_millis(10);
 const WINDOW: Duration = Duration::from_millis(100);
+const CLEAR: u32 = 3;
 /// Memory is looked at once in so many windows.
 const MEMORY_EVERY: u32 = 5;
-/// In thousandths: at least this share is added for a window that was late, and more the later it was; no more than the
-/// most at once.
+/// In thousandths: this share is added for a window that was late, up to the most where it was very late. Nothing is added
+/// while lateness goes down: what waits already has to be done.
 const MORE: u32 = 60;
-const MORE_MAX: u32 = 500;
-/// Taken off for a window that was not: little at first, for what was too much a moment ago may be so again, and more with
-/// each that follows.
-const LESS: u32 = 5;
+const MORE_MAX: u32 = 250;
+/// Taken off for a window that was not late: little, for what was too much a moment ago may be so again; more with each
+/// after so many in a row.
+const LESS: u32 = 4;
 const LESS_MAX: u32 = 100;
-/// Windows in which turning away all that is sheddable has not helped.
-const PATIENCE: u32 = 3;
+const QUIET: u32 = 30;
+/// Late windows in which turning away all that is sheddable has not helped.
+const PATIENCE: u32 = 5;
 /// All that is sheddable; all that is normal, too.
 const SHEDDABLE: u32 = 1000;
 const NORMAL: u32 = 2000;
@@ -53,9 +55,27 @@ pub struct Overload {
     /// 0 to 1000: that share of what is sheddable; to 2000: and of what is normal.
     level: AtomicU32,
     lag: AtomicU64,
-    /// Windows in a row that were late, and that were not.
-    late: AtomicU32,
-    quiet: AtomicU32,
+    began: Instant,
+    /// When the loop should come round next, in microseconds since then.
+    due: AtomicU64,
+}
+
+/// What the windows before were like.
+#[derive(Debug, Default)]
+struct Trend {
+    /// In a row, late or not.
+    late: u32,
+    quiet: u32,
+    /// Late ones with all that is sheddable turned away.
+    stuck: u32,
+    before: Duration,
+}
+
+/// How late the loop was in a window.
+#[derive(Clone, Copy, Debug)]
+struct Measured {
+    least: Duration,
+    samples: u32,
 }
 
 impl Overload {
@@ -69,8 +89,8 @@ impl Overload {
             },
             level: AtomicU32::new(0),
             lag: AtomicU64::new(0),
-            late: AtomicU32::new(0),
-            quiet: AtomicU32::new(0),
+            began: Instant::now(),
+            due: AtomicU64::new(u64::MAX),
         }
     }
 
@@ -83,10 +103,19 @@ impl Overload {
         let share = match weight {
             Weight::Critical => 0,
             Weight::Normal => level.saturating_sub(SHEDDABLE),
-            Weight::Unknown => level.min(UNKNOWN),
-            Weight::Sheddable => level,
+            Weight::Unknown => (level + self.late_now()).min(UNKNOWN),
+            Weight::Sheddable => level + self.late_now(),
         };
         share > 0 && fastrand::u32(..1000) < share
+    }
+
+    /// What lateness adds at once: under overload a round of the loop can be many times longer than the one before, and a
+    /// level that changes between rounds would be too late. All is turned away when it is late by half more than it may be.
+    fn late_now(&self) -> u32 {
+        let Some(max) = self.lag_max else { return 0 };
+        let late = microseconds(self.began.elapsed()).saturating_sub(self.due.load(Ordering::Relaxed));
+        let max = microseconds(max).max(1);
+        u32::try_from(late.saturating_sub(max).saturating_mul(2000) / max).unwrap_or(SHEDDABLE).min(SHEDDABLE)
     }
 
     pub fn reading(&self) -> OverloadReading {
@@ -98,20 +127,23 @@ impl Overload {
 
     /// Measures, as long as the gateway runs.
     pub async fn run(self: Arc<Self>) {
-        let (mut windows, mut floor) = (0_u32, 0);
+        let (mut windows, mut floor, mut trend) = (0_u32, 0, Trend::default());
         loop {
-            let (began, mut least) = (Instant::now(), Duration::MAX);
-            // A loop that is late by more than a window is measured once.
-            while began.elapsed() < WINDOW {
+            let opened = Instant::now();
+            let mut measured = Measured { least: Duration::MAX, samples: 0 };
+            let is_clear =
+                |measured: Measured| measured.samples >= CLEAR && self.lag_max.is_some_and(|max| measured.least > max);
+            while opened.elapsed() < WINDOW && !is_clear(measured) {
                 let due = Instant::now() + TICK;
+                self.due.store(microseconds(due.duration_since(self.began)), Ordering::Relaxed);
                 tokio::time::sleep_until(due).await;
-                least = least.min(due.elapsed());
+                measured = Measured { least: measured.least.min(due.elapsed()), samples: measured.samples + 1 };
             }
             if windows.is_multiple_of(MEMORY_EVERY) {
                 floor = self.memory_floor();
             }
             windows = windows.wrapping_add(1);
-            self.window(least, floor);
+            self.window(measured, floor, &mut trend);
         }
     }
 
@@ -124,25 +156,33 @@ impl Overload {
         u32::try_from(over.saturating_mul(1000) / tenth).unwrap_or(NORMAL).min(NORMAL)
     }
 
-    fn window(&self, least: Duration, floor: u32) {
-        self.lag.store(u64::try_from(least.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    fn window(&self, measured: Measured, floor: u32, trend: &mut Trend) {
+        let Measured { least, samples } = measured;
+        self.lag.store(microseconds(least), Ordering::Relaxed);
         let before = self.level.load(Ordering::Relaxed);
-        let count = |counter: &AtomicU32, other: &AtomicU32| {
-            other.store(0, Ordering::Relaxed);
-            counter.fetch_add(1, Ordering::Relaxed) + 1
-        };
         let next = match self.lag_max {
             Some(max) if least > max => {
-                let late = count(&self.late, &self.quiet);
-                let times = u32::try_from(least.as_micros() / max.as_micros().max(1)).unwrap_or(u32::MAX);
-                // One that is very late, and the first, may have been a machine that stood still.
-                let more = if late == 1 { MORE } else { MORE.saturating_mul(times.max(1)).min(MORE_MAX) };
-                let most = if late > PATIENCE && before >= SHEDDABLE { NORMAL } else { before.max(SHEDDABLE) };
-                (before + more).min(most)
+                (trend.late, trend.quiet) = (trend.late + 1, 0);
+                let grows = trend.late == 1 || least.as_micros() * 10 > trend.before.as_micros() * 9;
+                trend.stuck += u32::from(grows && before >= SHEDDABLE);
+                let most = if trend.stuck >= PATIENCE { NORMAL } else { before.max(SHEDDABLE) };
+                let more = u128::from(MORE_MAX) * least.as_micros() / (max.as_micros() * 4).max(1);
+                let more = u32::try_from(more).unwrap_or(MORE_MAX).clamp(MORE, MORE_MAX);
+                // The first alone may have been a machine that stood still.
+                let more = if trend.late == 1 && samples < 2 { MORE } else { more };
+                if grows { (before + more).min(most) } else { before }
             }
-            Some(max) if least > max / 2 => before.saturating_sub(LESS),
-            _ => before.saturating_sub((LESS * count(&self.quiet, &self.late)).min(LESS_MAX)),
+            Some(max) if least > max / 2 => {
+                trend.late = 0;
+                before.saturating_sub(LESS / 2)
+            }
+            _ => {
+                (trend.late, trend.stuck, trend.quiet) = (0, 0, trend.quiet.saturating_add(1));
+                let times = trend.quiet.saturating_sub(QUIET).max(1);
+                before.saturating_sub(LESS.saturating_mul(times).min(LESS_MAX))
+            }
         };
+        trend.before = least;
         let next = next.max(floor);
         self.level.store(next, Ordering::Relaxed);
         match (before, next) {
@@ -159,6 +199,10 @@ impl Overload {
             _ => {}
         }
     }
+}
+
+fn microseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Bytes of memory that the process has in use.
@@ -189,8 +233,9 @@ mod tests {
         (0..2_000).filter(|_| overload.sheds(weight)).count() as u32
     }
 
-    fn windows(overload: &Overload, times: u32, least_ms: u64) {
-        (0..times).for_each(|_| overload.window(Duration::from_millis(least_ms), 0));
+    fn windows(overload: &Overload, trend: &mut Trend, times: u32, least_ms: u64, samples: u32) {
+        let measured = Measured { least: Duration::from_millis(least_ms), samples };
+        (0..times).for_each(|_| overload.window(measured, 0, trend));
     }
 
     fn level(overload: &Overload) -> u32 {
@@ -199,37 +244,50 @@ mod tests {
 
     #[test]
     fn the_least_important_go_first_and_come_back_last() {
-        let overload = overload(None);
+        let (overload, mut trend) = (overload(None), Trend::default());
         assert_eq!(shed(&overload, Weight::Sheddable), 0);
-        windows(&overload, 8, 30);
+        windows(&overload, &mut trend, 5, 30, 3);
+        let half = MORE_MAX * 30 / 80 * 5;
+        assert_eq!(level(&overload), half);
         let some = shed(&overload, Weight::Sheddable);
-        assert!((800..1_200).contains(&some), "{some}");
+        assert!((half * 2 - 200..half * 2 + 200).contains(&some), "{some}");
         assert_eq!(shed(&overload, Weight::Normal), 0);
-        windows(&overload, 9, 30);
+        windows(&overload, &mut trend, 10, 30, 3);
         assert_eq!((shed(&overload, Weight::Sheddable), shed(&overload, Weight::Normal)), (2_000, 0));
-        windows(&overload, 100, 30);
+        windows(&overload, &mut trend, 100, 30, 3);
         assert_eq!((shed(&overload, Weight::Normal), shed(&overload, Weight::Critical)), (2_000, 0));
-        // Below its bound it always comes down: near it slowly, else slowly at first.
-        windows(&overload, 10, 15);
-        assert_eq!(level(&overload), NORMAL - 10 * LESS);
-        windows(&overload, 4, 1);
-        assert_eq!(level(&overload), NORMAL - 20 * LESS);
-        windows(&overload, 40, 1);
+        // Below its bound it always comes down: slowly at first.
+        windows(&overload, &mut trend, 10, 15, 10);
+        assert_eq!(level(&overload), NORMAL - 10 * LESS / 2);
+        windows(&overload, &mut trend, 30, 1, 10);
+        assert_eq!(level(&overload), NORMAL - 5 * LESS - 30 * LESS);
+        windows(&overload, &mut trend, 50, 1, 10);
         assert_eq!(level(&overload), 0);
     }
 
     #[test]
-    fn a_loop_that_is_very_late_again_is_answered_at_once() {
-        let overload = overload(None);
-        // A machine that stood still for a moment.
-        windows(&overload, 1, 1_000);
+    fn a_machine_that_stood_still_is_no_overload_and_what_waits_is_no_reason_for_more() {
+        let (overload, mut trend) = (overload(None), Trend::default());
+        windows(&overload, &mut trend, 1, 1_000, 1);
         assert_eq!(level(&overload), MORE);
-        windows(&overload, 1, 1_000);
+        windows(&overload, &mut trend, 1, 2_000, 1);
         assert_eq!(level(&overload), MORE + MORE_MAX);
-        windows(&overload, 1, 1_000);
-        assert_eq!(level(&overload), SHEDDABLE, "what is normal has its turn only when that does not help");
-        windows(&overload, 1, 1_000);
-        assert_eq!(level(&overload), SHEDDABLE + MORE_MAX);
+        for least in [1_500, 1_000, 500] {
+            windows(&overload, &mut trend, 1, least, 1);
+        }
+        assert_eq!(level(&overload), MORE + MORE_MAX, "it goes down already");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_round_that_takes_too_long_turns_away_within_itself() {
+        let overload = overload(None);
+        overload.due.store(0, Ordering::Relaxed);
+        tokio::time::advance(Duration::from_millis(100)).await;
+        assert!(!overload.sheds(Weight::Sheddable), "only where there is overload");
+        overload.level.store(1, Ordering::Relaxed);
+        assert_eq!((shed(&overload, Weight::Sheddable), shed(&overload, Weight::Normal)), (2_000, 0));
+        overload.due.store(90_000, Ordering::Relaxed);
+        assert!(shed(&overload, Weight::Sheddable) < 50);
     }
 
     #[test]
@@ -241,7 +299,7 @@ mod tests {
         }
         assert_eq!(overload(Some(0)).memory_floor(), 0, "no bound");
         let full = overload(None);
-        full.window(Duration::ZERO, SHEDDABLE);
+        full.window(Measured { least: Duration::ZERO, samples: 10 }, SHEDDABLE, &mut Trend::default());
         assert_eq!((shed(&full, Weight::Sheddable), shed(&full, Weight::Normal)), (2_000, 0));
     }
 

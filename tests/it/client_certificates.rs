@@ -234,3 +234,29 @@ async fn a_certificate_that_has_run_out_does_not_live_on_in_tickets() {
     eventually!(ask(&gateway, "app.test", short.clone(), url).await.is_none());
     assert!(std::time::SystemTime::now() >= ends);
 }
+
+#[tokio::test]
+async fn a_certificate_proves_who_asks() {
+    let (origin, clients) = (Origin::text("ok"), Clients::new());
+    let auth = "auth = { any = [{ client_certificate = true }, { anonymous = true }], pass = { x-who = \"{subject.name}\" } }\n";
+    let document = routes::with(origin.address(), "", auth)
+        + "[host.\"app.test\"]\nclient_certificate = { ca = \"partners\", mode = \"request\" }\n"
+        + "[[route]]\nname = \"builders\"\nmatch = { path = \"/builders\" }\nrespond = { body = \"in\" }\n\
+           auth = { any = [{ client_certificate = true }], require = { fact = \"tls.client.san\", contains = \"uri:spiffe://example/builder\" } }\n\
+           [[route]]\nname = \"admins\"\nmatch = { path = \"/admins\" }\nrespond = { body = \"in\" }\n\
+           auth = { any = [{ client_certificate = true }], require = { fact = \"subject.name\", equals = \"CN=admin\" } }\n";
+    let gateway = Gateway::with(&document, |settings| clients.settings(settings)).await;
+    let plain = gateway.authority.client(&[]);
+    let builder = clients.issue("builder").shown_by(&plain);
+    let fetch = async |config: &Arc<ClientConfig>, path: &str| {
+        ask(&gateway, "app.test", config.clone(), &format!("https://app.test{path}")).await.unwrap()
+    };
+    assert_eq!(fetch(&builder, "/").await.text(), "ok");
+    assert_eq!(origin.last().header("x-who"), "CN=builder");
+    gateway.access_line(|line| line["subject"] == "CN=builder").await;
+    assert_eq!(fetch(&plain, "/").await.text(), "ok");
+    assert_eq!(origin.last().header("x-who"), "");
+    assert_eq!(fetch(&builder, "/builders").await.text(), "in");
+    fetch(&plain, "/builders").await.is_rejected(401, "auth_required");
+    fetch(&builder, "/admins").await.is_rejected(403, "auth_forbidden");
+}
