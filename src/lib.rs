@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod bounded;
+pub mod bus;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -10,7 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["facts"],
     &["settings", "tasks", "rejection"],
     &["telemetry"],
-    &["config", "ratelimit", "overload"],
+    &["config", "ratelimit", "overload", "bus"],
     &["source", "upstream", "policy"],
     &["routes", "tls"],
     &["control", "front"],
