@@ -7,6 +7,7 @@
 
 mod handing;
 mod identities;
+mod joining;
 mod leaving;
 mod listeners;
 
@@ -20,18 +21,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin;
-use crate::config::References;
+use crate::bus::ConnectError;
 use crate::control::drain::Drain;
 use crate::control::last_good::LastGood;
 use crate::control::{self, BootError, Handle};
 use crate::front::admission::Admission;
 use crate::front::handover::{HandoverError, Inherited, Offer, Successor};
+use crate::ledger::KeyError;
 use crate::overload::Overload;
 use crate::policy::{Revocations, unix_now};
 use crate::proxy::{Proxy, Surroundings};
 use crate::routes::{Env, Table};
 use crate::settings::Settings;
-use crate::source::file;
 use crate::tasks::Tasks;
 use crate::telemetry::{Telemetry, TelemetryError};
 use crate::tls::CertificateError;
@@ -60,6 +61,12 @@ pub enum StartError {
     Revocations { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Document(#[from] BootError),
+    #[error(transparent)]
+    Bus(#[from] ConnectError),
+    #[error("routes.nats: no server of the bus is named (bus.urls), and there is no routes.fallback")]
+    NoBus,
+    #[error("routes.nats.signed_by: {0}")]
+    Key(#[from] KeyError),
     #[error("admin: {0}")]
     Admin(#[from] admin::GuardError),
     #[error(transparent)]
@@ -136,13 +143,17 @@ impl Gateway {
         let revocations = Arc::new(revocations);
         tasks.spawn_forever("revocations", look_again(revocations.clone()));
         let identities = Arc::new(Identities::open(&settings)?);
+        let membership = joining::join(&settings, &tasks).await?;
+        let joining::Documents { source, references, fallback } =
+            joining::documents(&settings, membership.as_ref(), &tasks)?;
         let (control, handle) = control::boot(control::Setup {
-            source: file::follow(settings.routes.file.clone(), &tasks),
+            source,
             pools: pools.clone(),
             env: Env::of(&settings),
             metrics: telemetry.metrics.clone(),
             last_good,
-            references: References::resolve,
+            references,
+            fallback,
             applying: {
                 let (identities, tasks, revocations) = (identities.clone(), tasks.clone(), revocations.clone());
                 let kept = settings.state.dir.as_ref().map(|dir| dir.join("keys"));
@@ -192,12 +203,13 @@ impl Gateway {
             metrics: gateway.telemetry.metrics.clone(),
             access: gateway.telemetry.access.clone(),
             tasks: gateway.tasks.clone(),
-            pools,
+            pools: pools.clone(),
             live: gateway.control.live().clone(),
             status: gateway.control.watch(),
             drain: gateway.drain.clone(),
             revocations,
             overload,
+            membership: membership.clone(),
             certificates: {
                 let identities = gateway.identities.clone();
                 Arc::new(move || identities.shown())
@@ -205,6 +217,17 @@ impl Gateway {
             listening: Arc::default(),
         };
         let listening = state.listening.clone();
+        if let Some(membership) = &membership {
+            let telling = joining::Telling {
+                status: gateway.control.watch(),
+                drain: gateway.drain.clone(),
+                listening: listening.clone(),
+                metrics: gateway.telemetry.metrics.clone(),
+                pools,
+                live: gateway.control.live().clone(),
+            };
+            joining::tell(membership, telling, &gateway.tasks);
+        }
         gateway.accept(bound, proxy, admission, state, shutdown_watch)?;
         gateway.look_after_certificates();
         listening.store(true, Ordering::Release);

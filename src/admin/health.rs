@@ -23,6 +23,11 @@ pub(super) struct Readiness {
     revision: Arc<str>,
     /// The newest document is the one applied. Says nothing about readiness: the last good one serves.
     last_change_ok: bool,
+    /// `source`, or what is served in its place: `last_good`, `fallback`.
+    serving: &'static str,
+    /// `up` or `down`; of a node that is alone nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bus: Option<&'static str>,
 }
 
 impl Readiness {
@@ -33,6 +38,8 @@ impl Readiness {
             draining: !state.drain.is_serving(),
             revision: status.revision.clone(),
             last_change_ok: status.is_current(),
+            serving: status.serving.name(),
+            bus: state.membership.as_ref().map(|member| if super::is_up(member) { "up" } else { "down" }),
         }
     }
 

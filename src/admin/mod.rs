@@ -15,13 +15,15 @@ use axum::response::Response;
 use axum::routing::{delete, get, post};
 use tokio::sync::{Semaphore, watch};
 
+use crate::bus::{Link, Posted};
 use crate::control::Status;
 use crate::control::drain::Drain;
+use crate::fleet::Membership;
 use crate::overload::Overload;
 use crate::policy::Revocations;
 use crate::routes::Live;
 use crate::tasks::Tasks;
-use crate::telemetry::metrics::{CertificateReading, PoolReading, Readings};
+use crate::telemetry::metrics::{BusReading, CertificateReading, PoolReading, Readings};
 use crate::telemetry::{AccessLog, Metrics};
 use crate::tls::Shown;
 use crate::upstream::{EndpointState, Pools};
@@ -57,6 +59,8 @@ pub struct State {
     pub drain: Drain,
     pub revocations: Arc<Revocations>,
     pub overload: Arc<Overload>,
+    /// The fleet, if the node belongs to one.
+    pub membership: Option<Membership>,
     /// What the gateway shows as its own.
     pub certificates: Arc<dyn Fn() -> Vec<Shown> + Send + Sync>,
     /// Set once all listeners accept.
@@ -147,9 +151,20 @@ impl State {
             certificates: certificates.collect(),
             limits,
             overload: self.overload.reading(),
+            serving: self.status.borrow().serving.name(),
+            bus: self.membership.as_ref().map(bus),
             compressing: crate::policy::compressing(),
         }
     }
+}
+
+fn bus(membership: &Membership) -> BusReading {
+    let Posted { sent, events_lost, telemetry_lost, waiting } = membership.post.posted();
+    BusReading { up: is_up(membership), sent, events_lost, telemetry_lost, waiting: waiting as u64 }
+}
+
+fn is_up(membership: &Membership) -> bool {
+    *membership.bus.link().borrow() == Link::Up
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ struct Running {
 }
 
 fn update(text: &str) -> Update {
-    Update { text: text.into(), name: "routes.toml".to_owned(), trigger: Trigger::Noticed }
+    Update { text: text.into(), name: "routes.toml".to_owned(), trigger: Trigger::Noticed, revision: None }
 }
 
 async fn running() -> Running {
@@ -56,7 +56,8 @@ async fn running() -> Running {
         env: routes::Env { listeners: vec![routes::Listener::new("public", true)], ..routes::Env::default() },
         metrics: metrics.clone(),
         last_good: None,
-        references: References::resolve,
+        references: Arc::new(References::resolve),
+        fallback: None,
         applying: std::sync::Arc::new(|_| ()),
     };
     let (control, handle) = boot(setup).await.unwrap();
@@ -70,6 +71,7 @@ async fn running() -> Running {
         status: handle.watch(),
         drain: Drain::default(),
         revocations: Arc::default(),
+        membership: None,
         overload: Arc::new(Overload::new(&settings::Overload::default())),
         certificates: Arc::new(Vec::new),
         listening: Arc::new(AtomicBool::new(true)),
@@ -146,7 +148,7 @@ async fn health_pages_answer_and_nothing_else_does() {
     let address = running.serve(health_router(running.state.clone())).await;
     let health = get(address, "/health", "").await;
     assert_eq!((health.status, health.json()), (200, json!({ "status": "ok" })));
-    running.state.metrics.route("hello").finished(404, Some(Code::NoRoute), 0, 0);
+    running.state.metrics.route("hello").finished(404, Some(Code::NoRoute), std::time::Duration::ZERO, 0, 0);
     let metrics = get(address, "/metrics", "").await;
     assert!(metrics.head.contains("content-type: text/plain; version=0.0.4"), "{}", metrics.head);
     assert!(metrics.body.contains(r#"tollgate_rejections_total{route="hello",code="no_route"} 1"#));

@@ -67,6 +67,7 @@ impl Follow {
                 }
             };
             tokio::select! {
+                biased;
                 changed = self.link.changed() => {
                     // A bus that is dropped tells nothing more.
                     if changed.is_err() {

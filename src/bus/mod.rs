@@ -13,6 +13,9 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use tokio::sync::watch;
 
+use crate::scalar::Secret;
+use crate::settings;
+
 mod follow;
 mod lease;
 mod local;
@@ -165,6 +168,35 @@ pub trait Wire: Send + Sync {
 /// A handle on the bus. Clones share it.
 #[derive(Clone)]
 pub struct Bus(Arc<dyn Wire>);
+
+/// The bus that settings name: NATS, or without any server one within the process. That no server answers is no failure.
+pub async fn open(words: &settings::Bus, name: &str, role: Role) -> Result<Bus, ConnectError> {
+    let urls = words.servers();
+    if urls.is_empty() {
+        return Ok(Bus::new(Local::default()));
+    }
+    let secret = |secret: &Secret| secret.expose().trim().to_owned();
+    let auth = match (&words.credentials, &words.nkey, &words.token, &words.user) {
+        (Some(path), ..) => Auth::Credentials(path.clone()),
+        (_, Some(seed), ..) => Auth::Nkey(secret(seed)),
+        (_, _, Some(token), _) => Auth::Token(secret(token)),
+        (.., Some(user)) => {
+            let password = words.password.as_ref().map(secret).unwrap_or_default();
+            Auth::Password { user: user.clone(), password }
+        }
+        (None, None, None, None) => Auth::None,
+    };
+    let options = Options {
+        urls,
+        auth,
+        ca: words.ca.clone(),
+        client_certificate: words.certificate.as_ref().map(|files| (files.chain.clone(), files.key.clone())),
+        domain: words.domain.clone(),
+        replicas: words.replicas,
+        name: name.to_owned(),
+    };
+    Ok(Bus::new(Nats::connect(&options, role).await?))
+}
 
 impl Bus {
     pub fn new(wire: impl Wire + 'static) -> Bus {

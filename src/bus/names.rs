@@ -8,7 +8,7 @@
 //! bucket FLEET_found    SERVICE.ID                                       services that register themselves
 //! stream FLEET_events   FLEET.event.SERVICE.EVENT                        at least once
 //! stream FLEET_requests FLEET.request.NODE                               best effort
-//! subject FLEET.usage.NODE, FLEET.tap.NODE                               kept nowhere
+//! subject FLEET.usage.NODE, FLEET.traffic.NODE, FLEET.tap.NODE           kept nowhere
 //! ```
 
 use std::time::Duration;
@@ -64,6 +64,10 @@ impl Fleet {
     /// Where a gateway tells how much of its limits is used.
     pub fn usage(&self, node: &str) -> String {
         format!("{}.usage.{}", self.0, level(node))
+    }
+    /// Where a gateway tells its counters.
+    pub fn traffic(&self, node: &str) -> String {
+        format!("{}.traffic.{}", self.0, level(node))
     }
     /// Where somebody asks for live requests.
     pub fn tap(&self) -> String {

@@ -147,7 +147,7 @@ fn check_settings(text: &str) -> Checkup {
 
 /// The document that settings name, if they name it without a reference.
 fn document_of(settings: &Settings) -> Option<PathBuf> {
-    let file = &settings.routes.file;
+    let file = settings.routes.file.as_ref().or(settings.routes.fallback.as_ref())?;
     let known = !file.as_os_str().is_empty() && file.to_str().is_none_or(|file| !file.contains("${"));
     known.then(|| file.clone())
 }

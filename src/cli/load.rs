@@ -42,8 +42,14 @@ impl Files {
             (None, Some(_)) => None,
             _ => Some(self.settings()?),
         };
-        let file = self.routes.clone().or_else(|| settings.as_ref().map(|settings| settings.routes.file.clone()));
-        let file = file.unwrap_or_default();
+        let named = settings
+            .as_ref()
+            .and_then(|settings| settings.routes.file.clone().or_else(|| settings.routes.fallback.clone()));
+        let Some(file) = self.routes.clone().or(named) else {
+            return Err(failed(
+                "the document comes from the bus: fetch it with `tollgate pull FILE`, then --routes FILE",
+            ));
+        };
         let (name, text) = text_of(&file)?;
         let (document, problems, references) = best(|references| read::document(&text, references));
         let Some(document) = document else { return Err(invalid(&name, &text, &problems)) };

@@ -11,13 +11,18 @@ mod check;
 mod completion;
 mod demo;
 mod dev;
+mod diff;
 mod example;
 mod explain;
+mod fleet;
 mod hash_password;
+mod history;
 mod load;
+mod push;
 mod routes;
 mod run;
 mod schema;
+mod status;
 mod test;
 mod version;
 
@@ -33,6 +38,10 @@ pub enum Exit {
     Failed = 3,
     /// `[[test]]` cases failed.
     TestsFailed = 4,
+    /// The bus refused, or somebody else was faster.
+    Refused = 5,
+    /// Not every gateway that was waited for runs it.
+    NotConverged = 6,
 }
 
 impl From<Exit> for ExitCode {
@@ -54,7 +63,10 @@ enum Format {
 /// A programmable edge gateway: TLS, routes that change while traffic flows, one binary.
 #[derive(Debug, Parser)]
 #[command(name = "tollgate", version, propagate_version = true, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 ok, 1 configuration invalid, 2 usage, 3 could not start or run, 4 tests failed.")]
+#[command(
+    after_help = "Exit codes: 0 ok, 1 configuration invalid, 2 usage, 3 could not start or run, 4 tests failed, \
+    5 refused or overtaken by somebody else, 6 not converged in time."
+)]
 struct Line {
     #[command(subcommand)]
     command: Command,
@@ -73,6 +85,18 @@ enum Command {
     Explain(explain::Args),
     /// Run the `[[test]]` cases written beside the routes.
     Test(test::Args),
+    /// Compare documents: files and revisions.
+    Diff(diff::Args),
+    /// Put a document in force on the whole fleet.
+    Push(push::Args),
+    /// Fetch a document from the bus.
+    Pull(history::PullArgs),
+    /// List what was in force, newest first.
+    Log(history::LogArgs),
+    /// Put an earlier revision in force again.
+    Rollback(history::RollbackArgs),
+    /// Say what every gateway of the fleet runs now.
+    Status(status::Args),
     /// List the routes in the order they are tried in.
     Routes(routes::Args),
     /// List the certificates of the gateway that runs, or say how to trust the local CA.
@@ -109,6 +133,12 @@ impl Command {
             Command::Check(args) => check::run(&args),
             Command::Explain(args) => explain::run(&args),
             Command::Test(args) => test::run(&args),
+            Command::Diff(args) => diff::run(&args),
+            Command::Push(args) => push::run(&args),
+            Command::Pull(args) => history::pull(&args),
+            Command::Log(args) => history::log(&args),
+            Command::Rollback(args) => history::rollback(&args),
+            Command::Status(args) => status::run(&args),
             Command::Routes(args) => routes::run(&args),
             Command::Certs(args) => certs::run(&args),
             Command::HashPassword(args) => hash_password::run(&args),

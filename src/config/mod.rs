@@ -29,6 +29,7 @@ mod shapes;
 mod tests;
 mod tree;
 mod upstream;
+pub mod vocabulary;
 mod wording;
 
 pub use access::*;
@@ -39,6 +40,6 @@ pub use host::*;
 pub use limit::*;
 pub use overrides::from_environment;
 pub use read::{Kind, kind};
-pub use references::References;
+pub use references::{References, Secrets};
 pub use route::*;
 pub use upstream::*;

@@ -28,7 +28,9 @@ Two files, both TOML. What stands in `edge.toml` is read at boot; what stands in
 | one or more | one value, or a list: `\"GET\"`, `[\"GET\", \"POST\"]` |
 
 **References.** Text values may hold `${NAME}` (a variable of the environment), `${NAME:-default}` (the default if it is unset
-or empty) and `${file:/path}` (the text of a file, a newline at its end left out, 1MiB at most); `$$` stands for a dollar sign.
+or empty), `${file:/path}` (the text of a file, a newline at its end left out, 1MiB at most) and `${secret:NAME}` (a
+secret that `[secrets]` of edge.toml names); `$$` stands for a dollar sign. A document from the bus may use the last kind only, and
+only where a secret belongs.
 Keys, numbers and booleans take none. What a reference stands for is never printed. `tollgate check` does not look it up.
 
 **Overrides.** A variable `TOLLGATE__SECTION__KEY` stands above `edge.toml`: `TOLLGATE__DRAIN__GRACE=5s`. A listener goes by its

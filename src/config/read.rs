@@ -170,7 +170,7 @@ fn telling_keys(text: &str) -> (usize, usize) {
     ]) + entries.iter().filter(|e| e.key == "routes" && matches!(e.node.value, Value::List(_))).count();
     let settings =
         known(&["node", "state", "listen", "health", "admin", "trust", "limits", "dns", "log", "traces", "drain"])
-            + known(&["certificate", "ca"])
+            + known(&["certificate", "ca", "bus", "secrets"])
             + entries.iter().filter(|e| e.key == "routes" && matches!(e.node.value, Value::Table(_))).count();
     (document, settings)
 }

@@ -1,16 +1,21 @@
-//! References inside text: `${NAME}`, `${NAME:-default}`, `${file:/path}`; `$$` stands for a dollar sign.
+//! References inside text: `${NAME}`, `${NAME:-default}`, `${file:/path}`, `${secret:NAME}`; `$$` stands for a dollar sign.
+//!
+//! A document that comes over the bus may use the last kind only, and only where a secret belongs: who may write routes
+//! reads neither files nor the environment of a gateway.
 //!
 //! Only the text of values may hold them, never keys or structure. What a reference stands for may be a secret: it goes
 //! into words and nowhere else. Messages name the reference; what is remembered for comparison is a digest.
 
 use std::collections::BTreeMap;
 use std::path::{Path as FilePath, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::digest;
 
 use super::tree::{Node, Value};
+use super::vocabulary::Vocabulary;
 use crate::problem::{Path, Problem};
+use crate::scalar::Secret;
 use crate::stamp::Stamp;
 
 /// Longest file that a reference may name.
@@ -18,11 +23,17 @@ const FILE_MAX: u64 = 1 << 20;
 /// Values this short are redacted only at their own place: anywhere else they would match by chance.
 const SHORT: usize = 8;
 
+/// Secrets by name, as boot settings list them.
+pub type Secrets = Arc<BTreeMap<String, Secret>>;
+
 type Lookup = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
 /// How references are read, and what they stood for.
 pub struct References {
     lookup: Option<Lookup>,
+    secrets: Secrets,
+    /// The text comes from elsewhere: see the module.
+    foreign: bool,
     seen: Mutex<Seen>,
 }
 
@@ -50,12 +61,27 @@ impl References {
 
     /// Files of this machine, and variables from elsewhere.
     pub fn resolve_with(lookup: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> References {
-        References { lookup: Some(Box::new(lookup)), seen: Mutex::default() }
+        References { lookup: Some(Box::new(lookup)), ..References::symbolic() }
     }
 
     /// Nothing is looked up: a default stands in where there is one, otherwise the field counts as right.
     pub fn symbolic() -> References {
-        References { lookup: None, seen: Mutex::default() }
+        References { lookup: None, secrets: Secrets::default(), foreign: false, seen: Mutex::default() }
+    }
+
+    /// No variable is set, whatever the environment says.
+    pub fn without_environment() -> References {
+        References::resolve_with(|_| None)
+    }
+
+    /// The secrets that `${secret:NAME}` stands for.
+    pub fn with_secrets(self, secrets: Secrets) -> References {
+        References { secrets, ..self }
+    }
+
+    /// The text comes over the bus.
+    pub fn foreign(self) -> References {
+        References { foreign: true, ..self }
     }
 
     pub fn is_symbolic(&self) -> bool {
@@ -123,7 +149,8 @@ impl References {
             }
             let written = written.clone().into_owned();
             let at = Path(steps.to_vec());
-            match self.expand(&written) {
+            let is_secret = !self.foreign || Vocabulary::document().is_secret(steps);
+            match self.expand(&written, is_secret) {
                 Ok(Text { value, secret, symbolic }) => {
                     if secret {
                         node.written = Some(written.as_str().into());
@@ -145,7 +172,7 @@ impl References {
         });
     }
 
-    fn expand(&self, written: &str) -> Result<Text, Wrong> {
+    fn expand(&self, written: &str, is_secret: bool) -> Result<Text, Wrong> {
         let mut text = Text { value: String::with_capacity(written.len()), secret: false, symbolic: false };
         let mut rest = written;
         while let Some((before, from)) = rest.find('$').and_then(|at| rest.split_at_checked(at)) {
@@ -161,7 +188,7 @@ impl References {
                         "close the reference, or write `$$` for a dollar sign",
                     ));
                 };
-                self.one(inside, &mut text)?;
+                self.one(inside, is_secret, &mut text)?;
                 rest = tail;
             } else {
                 text.value.push('$');
@@ -175,8 +202,15 @@ impl References {
         Ok(text)
     }
 
-    fn one(&self, inside: &str, text: &mut Text) -> Result<(), Wrong> {
+    fn one(&self, inside: &str, is_secret: bool, text: &mut Text) -> Result<(), Wrong> {
         let reference = format!("${{{inside}}}");
+        if let Some(name) = inside.strip_prefix("secret:") {
+            return self.secret(&reference, name, is_secret, text);
+        }
+        if self.foreign {
+            let message = format!("`{reference}` cannot stand in a document from the bus");
+            return Err(Wrong::of(&reference, &message, FOREIGN_HELP));
+        }
         if let Some(file) = inside.strip_prefix("file:") {
             if self.is_symbolic() {
                 text.symbolic = true;
@@ -230,6 +264,24 @@ impl References {
         }
     }
 
+    fn secret(&self, reference: &str, name: &str, is_secret: bool, text: &mut Text) -> Result<(), Wrong> {
+        if !is_secret {
+            return Err(Wrong::of(reference, &format!("`{reference}`: no secret belongs here"), FOREIGN_HELP));
+        }
+        if self.is_symbolic() {
+            text.symbolic = true;
+            return Ok(());
+        }
+        let Some(secret) = self.secrets.get(name) else {
+            let help = "list it under [secrets] of the boot settings: NAME = \"${file:/run/secrets/NAME}\"";
+            return Err(Wrong::of(reference, &format!("this gateway has no secret `{name}`"), help));
+        };
+        text.secret = true;
+        self.remember(reference, None, secret.expose());
+        text.value.push_str(secret.expose());
+        Ok(())
+    }
+
     fn remember(&self, reference: &str, file: Option<(PathBuf, Option<Stamp>)>, value: &str) {
         let digest = digest::digest(&digest::SHA256, value.as_bytes()).as_ref().to_vec();
         let mut seen = self.seen();
@@ -243,8 +295,9 @@ impl References {
     }
 }
 
-const SYNTAX_HELP: &str =
-    "references are `${NAME}`, `${NAME:-default}` and `${file:/path}`, and do not nest; `$$` stands for a dollar sign";
+const SYNTAX_HELP: &str = "references are `${NAME}`, `${NAME:-default}`, `${file:/path}` and `${secret:NAME}`, and do not nest; `$$` stands for a dollar sign";
+const FOREIGN_HELP: &str = "a document from the bus may use `${secret:NAME}`, and only where a secret belongs (keys, passwords, \
+    certificates): name it under [secrets] of the gateways' boot settings";
 const FILE_HELP: &str = "a reference names a file of UTF-8 text, 1MiB at most; a newline at its end is left out";
 
 struct Text {

@@ -135,12 +135,15 @@ pub struct UpstreamTls {
     pub server_name: Option<String>,
     /// PEM of the only CAs trusted, usually `"${file:/run/secrets/ca.pem}"`. Default: the system's roots.
     #[serde(default)]
+    #[schemars(extend("writeOnly" = true))]
     pub ca: Option<String>,
     /// PEM of the client certificate chain, usually by `${file:..}`. Needs `client_key`.
     #[serde(default)]
+    #[schemars(extend("writeOnly" = true))]
     pub client_certificate: Option<String>,
     /// PEM of the client key, usually by `${file:..}`.
     #[serde(default)]
+    #[schemars(extend("writeOnly" = true))]
     pub client_key: Option<String>,
     /// `false` accepts any certificate: for tests only, `check` warns. Default true.
     #[serde(default = "yes")]

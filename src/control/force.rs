@@ -10,11 +10,11 @@ use super::difference::Contents;
 use super::last_good::LastGood;
 use super::referred::Referred;
 use super::status::{Difference, Serving, Status};
-use super::{Applying, Fault, Kept, Setup};
+use super::{Applying, Fallback, Fault, Kept, Setup};
 use crate::config::{OnRemove, References, print};
 use crate::problem::{Path, Problem};
 use crate::routes::{self, Live, Table};
-use crate::source::{Source, Trigger, Update, Yield};
+use crate::source::{Source, Trigger, Update, Yield, file};
 use crate::tasks::aside;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Change;
@@ -31,7 +31,8 @@ pub(super) struct Force {
     env: Arc<routes::Env>,
     metrics: Metrics,
     last_good: Option<LastGood>,
-    references: fn() -> References,
+    references: Arc<dyn Fn() -> References + Send + Sync>,
+    fallback: Option<Fallback>,
     applying: Applying,
     pub(super) live: Arc<Live>,
     text: Arc<str>,
@@ -54,7 +55,7 @@ struct Ready {
 impl Force {
     /// Nothing is in force yet: a table without routes.
     pub(super) fn new(setup: Setup) -> Result<(Force, Source), Refused> {
-        let Setup { source, pools, env, metrics, last_good, references, applying } = setup;
+        let Setup { source, pools, env, metrics, last_good, references, fallback, applying } = setup;
         let nothing = Text { text: "format = 1\n".into(), name: "no document".to_owned() };
         let empty = Parsed::of(nothing, References::symbolic()).compile(&env, &pools)?;
         let force = Force {
@@ -63,6 +64,7 @@ impl Force {
             metrics,
             last_good,
             references,
+            fallback,
             applying,
             live: Arc::new(Live::new(Arc::new(empty.table))),
             text: "".into(),
@@ -86,7 +88,7 @@ impl Force {
 
     /// Puts in force what a source yielded, if it is good and new.
     pub(super) async fn take(&mut self, next: Yield) -> Result<(), Fault> {
-        let Update { text, name, trigger } = match next {
+        let Update { text, name, trigger, revision } = match next {
             Ok(update) => update,
             Err(error) => {
                 tracing::error!(%error, revision = %self.status.revision, "no document; what is in force stays");
@@ -96,9 +98,9 @@ impl Force {
             }
         };
         self.status.source = name.clone();
-        match self.compile(Text { text, name }).await {
-            Ok(Some(ready)) => self.enter(ready, Serving::Source).await,
-            Ok(None) => self.unchanged(trigger),
+        match self.compile(Text { text, name }, (self.references)()).await {
+            Ok(Some(ready)) => self.enter(ready, Serving::Source, revision).await,
+            Ok(None) => self.unchanged(trigger, revision),
             Err(refused) => {
                 self.refuse(&refused);
                 return Err(Fault::Refused(refused));
@@ -107,13 +109,30 @@ impl Force {
         Ok(())
     }
 
-    /// Puts the last good document in force, at start, when the source has none.
+    /// Puts what is kept in force, at start, when the source has nothing: the last good document, or else the fallback.
     pub(super) async fn fall_back(&mut self) -> Result<(), Kept> {
+        let Err(kept) = self.last_good().await else { return Ok(()) };
+        let Some(Fallback { path, references }) = self.fallback.take() else { return Err(kept) };
+        if !matches!(kept, Kept::NoState | Kept::None) {
+            tracing::error!(reason = %kept, "the last good document is of no use");
+        }
+        let text = file::read(&path).map_err(|error| Kept::Fallback(error.to_string()))?;
+        let text = Text { text, name: path.display().to_string() };
+        match self.compile(text, references()).await {
+            Ok(Some(ready)) => self.enter(ready, Serving::Fallback, None).await,
+            Ok(None) => {}
+            Err(refused) => return Err(Kept::Fallback(refused.report())),
+        }
+        tracing::error!(revision = %self.status.revision, "SERVING THE FALLBACK DOCUMENT: the source has no good one");
+        Ok(())
+    }
+
+    async fn last_good(&mut self) -> Result<(), Kept> {
         let last_good = self.last_good.clone().ok_or(Kept::NoState)?;
         let name = last_good.path().display().to_string();
         let text = last_good.load()?.ok_or(Kept::None)?;
-        match self.compile(Text { text: text.into(), name }).await {
-            Ok(Some(ready)) => self.enter(ready, Serving::LastGood).await,
+        match self.compile(Text { text: text.into(), name }, (self.references)()).await {
+            Ok(Some(ready)) => self.enter(ready, Serving::LastGood, None).await,
             Ok(None) => {}
             Err(refused) => return Err(Kept::Refused(refused.report())),
         }
@@ -122,13 +141,13 @@ impl Force {
     }
 
     /// Off the threads that carry requests. `None`: it is in force already.
-    async fn compile(&self, text: Text) -> Result<Option<Ready>, Refused> {
+    async fn compile(&self, text: Text, references: References) -> Result<Option<Ready>, Refused> {
         let (env, pools, metrics) = (self.env.clone(), self.pools.clone(), self.metrics.clone());
-        let (in_force, resolved, references) = (self.text.clone(), self.resolved, self.references);
+        let (in_force, resolved) = (self.text.clone(), self.resolved);
         let (previous, contents) = (self.live.load_full(), self.contents.clone());
         let given = text.clone();
         let work = aside(move || {
-            let parsed = Parsed::of(text.clone(), references());
+            let parsed = Parsed::of(text.clone(), references);
             if parsed.says(&in_force, &resolved) {
                 return Ok(None);
             }
@@ -147,7 +166,7 @@ impl Force {
         })
     }
 
-    async fn enter(&mut self, ready: Ready, serving: Serving) {
+    async fn enter(&mut self, ready: Ready, serving: Serving, revision: Option<u64>) {
         let Ready { compiled, text, difference } = ready;
         let Compiled { table, warnings, timings, references, files, contents } = compiled;
         let table = Arc::new(table);
@@ -174,6 +193,7 @@ impl Force {
         let old_contents = std::mem::replace(&mut self.contents, Arc::new(contents));
         self.warnings = warnings;
         self.status.entered(&table, applied_at, serving, difference, &self.warnings);
+        self.status.bus_revision = revision;
         self.tell();
         self.metrics.control.changed(Change::Applied, self.warnings.len());
         self.metrics.control.applied(table.revision.clone(), applied_at);
@@ -231,8 +251,9 @@ impl Force {
         }
     }
 
-    fn unchanged(&mut self, trigger: Trigger) {
+    fn unchanged(&mut self, trigger: Trigger, revision: Option<u64>) {
         let back = !self.status.is_current();
+        self.status.bus_revision = revision;
         self.status.unchanged(&self.warnings);
         self.tell();
         self.metrics.control.changed(Change::Unchanged, self.warnings.len());

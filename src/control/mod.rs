@@ -8,6 +8,7 @@
 //! ```
 //! Pools get their specs before the swap, so that no request sees a route whose pool is empty for want of it.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, watch};
@@ -22,7 +23,7 @@ pub mod signals;
 pub mod status;
 
 pub use compile::{Compiled, Refused, Text, compile};
-pub use status::Status;
+pub use status::{Serving, Status};
 
 use crate::config::References;
 use crate::routes::{self, Live};
@@ -41,9 +42,18 @@ pub struct Setup {
     /// Without a state directory nothing is kept.
     pub last_good: Option<LastGood>,
     /// How references are read, made anew for every document.
-    pub references: fn() -> References,
+    pub references: Arc<dyn Fn() -> References + Send + Sync>,
+    /// A document of this machine, served at start when neither the source nor `last_good` has one.
+    pub fallback: Option<Fallback>,
     /// Told of every table before requests see it: what beside routes a document speaks of.
     pub applying: Applying,
+}
+
+/// See `Setup::fallback`.
+pub struct Fallback {
+    pub path: PathBuf,
+    /// Of a document of this machine, whatever those of the source may refer to.
+    pub references: Arc<dyn Fn() -> References + Send + Sync>,
 }
 
 /// See `Setup::applying`.
@@ -77,6 +87,8 @@ pub enum Kept {
     Unusable(#[from] LastGoodError),
     #[error("\nthe last good document is not valid here any more\n\n{0}")]
     Refused(String),
+    #[error("\nthe fallback document cannot be used: {0}")]
+    Fallback(String),
 }
 
 /// The loop. Dropping it ends changes; what is in force stays.

@@ -16,6 +16,8 @@ const PROBLEMS_MAX: usize = 100;
 pub struct Status {
     /// Of the document in force.
     pub revision: Arc<str>,
+    /// Its number on the bus, if it comes from there and is known.
+    pub bus_revision: Option<u64>,
     /// Milliseconds since 1970.
     pub applied_at_ms: u64,
     pub serving: Serving,
@@ -46,6 +48,8 @@ pub enum Serving {
     Source,
     /// The one kept in `state.dir`: at start the source held none that is good.
     LastGood,
+    /// The one named by `routes.fallback`: nothing was kept, either.
+    Fallback,
 }
 
 /// What a change touched, by name; long lists are cut.
@@ -61,6 +65,17 @@ pub struct Names {
     pub total: usize,
     /// In order; the first of them if there are many.
     pub names: Vec<String>,
+}
+
+impl Serving {
+    /// As metrics and pages name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Serving::Source => "source",
+            Serving::LastGood => "last_good",
+            Serving::Fallback => "fallback",
+        }
+    }
 }
 
 impl Status {

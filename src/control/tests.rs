@@ -23,7 +23,7 @@ struct Running {
 }
 
 fn update(text: &str) -> source::Yield {
-    Ok(Update { text: text.into(), name: "routes.toml".to_owned(), trigger: Trigger::Noticed })
+    Ok(Update { text: text.into(), name: "routes.toml".to_owned(), trigger: Trigger::Noticed, revision: None })
 }
 
 fn missing() -> source::Yield {
@@ -47,7 +47,8 @@ async fn try_start(first: source::Yield, state: Option<&Path>) -> Result<Running
         env: routes::Env { listeners: vec![routes::Listener::new("public", true)], ..routes::Env::default() },
         metrics: metrics.clone(),
         last_good: state.map(|dir| LastGood::open(dir).unwrap()),
-        references: References::resolve,
+        references: Arc::new(References::resolve),
+        fallback: None,
         applying: std::sync::Arc::new(|_| ()),
     };
     let (control, handle) = boot(setup).await?;
@@ -243,7 +244,7 @@ async fn series_come_and_leave_with_their_route() {
     let table = running.handle.live().load_full();
     let bound = table.route("a").unwrap().metrics.get().unwrap();
     assert!(Arc::ptr_eq(bound, &running.metrics.route("a")));
-    bound.finished(200, None, 0, 0);
+    bound.finished(200, None, std::time::Duration::ZERO, 0, 0);
     assert!(running.exposes("route=\"a\""));
     running.feed(update(&document(&["b"]))).await;
     running.eventually("the series leave", |running| !running.exposes("route=\"a\"")).await;

@@ -277,7 +277,7 @@ impl<A> Door<A> {
     /// One line for a connection, whatever the number of refusals: a client must not fill a disk.
     fn tell(&self, connection: &Connection, refusal: Refusal, times: u32) {
         for _ in 0..times {
-            self.telemetry.metrics.unrouted().finished(0, Some(refusal.code), 0, 0);
+            self.telemetry.metrics.unrouted().finished(0, Some(refusal.code), Duration::ZERO, 0, 0);
         }
         self.telemetry.access.record(&Entry {
             at: SystemTime::now(),

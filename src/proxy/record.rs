@@ -70,8 +70,8 @@ fn write(telemetry: &crate::telemetry::Telemetry, ctx: &Ctx, told: &Told<'_>) {
     let connection = ctx.connection.as_deref();
     let route = ctx.route.as_deref();
     match route.and_then(|route| route.metrics.get()) {
-        Some(metrics) => metrics.finished(told.status, code, ctx.body_in, ctx.body_out),
-        None => telemetry.metrics.unrouted().finished(told.status, code, ctx.body_in, ctx.body_out),
+        Some(metrics) => metrics.finished(told.status, code, total, ctx.body_in, ctx.body_out),
+        None => telemetry.metrics.unrouted().finished(told.status, code, total, ctx.body_in, ctx.body_out),
     }
     let entry = Entry {
         at,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use super::check::{NAME_HELP, is_name};
-use super::{Ca, Certificate, DnsProof, ListenProtocol, OnDemand, Settings, TsigKey};
+use super::{AcmeOf, Ca, Certificate, DnsProof, Internal, Listen, ListenProtocol, OnDemand, Settings, TsigKey};
 use crate::problem::Path;
 use crate::scalar::without_references;
 
@@ -181,4 +181,34 @@ fn on_demand(settings: &Settings, words: &OnDemand, at: &Path, error: Error<'_>)
 
 fn is_https(text: &str) -> bool {
     text.parse::<http::Uri>().is_ok_and(|uri| uri.scheme_str() == Some("https") && uri.host().is_some())
+}
+
+impl Settings {
+    /// What a listener shows.
+    pub fn certificate(&self, listen: &Listen) -> Certificate {
+        match &listen.certificate {
+            Some(certificate) => certificate.clone(),
+            None if self.ca.is_empty() => Certificate::Internal(Internal::Internal),
+            None => Certificate::Acme(AcmeOf("acme".to_owned())),
+        }
+    }
+
+    /// The CA that `acme` means: the one that is no other's fallback. `None`: there is none, or there are several.
+    pub fn main_ca(&self) -> Option<&str> {
+        let is_fallback = |name: &str| self.ca.values().any(|ca| ca.fallback.as_deref() == Some(name));
+        let mut all = self.ca.keys().filter(|name| !is_fallback(name));
+        all.next().filter(|_| all.next().is_none()).map(String::as_str)
+    }
+
+    /// The CA that gives every host of the routes a certificate.
+    pub fn automatic_ca(&self) -> Option<&str> {
+        let encrypted = self.listen.iter().filter(|listen| listen.protocol == ListenProtocol::Https);
+        encrypted.into_iter().find_map(|listen| match self.certificate(listen) {
+            Certificate::Acme(of) => match of.ca() {
+                Some(name) => self.ca.keys().find(|known| *known == name).map(String::as_str),
+                None => self.main_ca(),
+            },
+            Certificate::Internal(_) | Certificate::Files(_) => None,
+        })
+    }
 }

@@ -90,9 +90,7 @@ impl Settings {
             }
             collector(&traces.endpoint, at.at("endpoint"), error);
         }
-        if self.routes.file.as_os_str().is_empty() {
-            error(top.at("routes").at("file"), "the path is empty".to_owned(), "write the path of the document");
-        }
+        self.check_source(&top, error);
         certificates::check(self, error);
         if !is_level(&self.log.level) {
             let help = "write error, warn, info, debug or trace, or filters such as \"info,tollgate::upstream=debug\"";
@@ -103,6 +101,46 @@ impl Settings {
             error(top.at("node").at("threads"), format!("more than {THREADS_MAX} threads"), help);
         }
         self.check_limits(&top.at("limits"), error);
+    }
+
+    fn check_source(&self, top: &Path, error: &mut dyn FnMut(Path, String, &str)) {
+        let at = top.at("routes");
+        let routes = &self.routes;
+        match (&routes.file, &routes.nats) {
+            (None, None) => {
+                let help = "add file = \"config/routes.toml\", or nats = {} for a document from the bus";
+                error(at.clone(), "no document is named".to_owned(), help);
+            }
+            (Some(_), Some(_)) => error(at.at("nats"), "`file` is named, too".to_owned(), "keep one of them"),
+            (Some(file), None) if file.as_os_str().is_empty() => {
+                error(at.at("file"), "the path is empty".to_owned(), "write the path of the document");
+            }
+            _ => {}
+        }
+        if let Some(nats) = &routes.nats {
+            if self.bus.as_ref().is_none_or(|bus| bus.urls.is_empty()) {
+                let help = "add [bus] with urls = [\"nats://host:4222\"]";
+                error(at.at("nats"), "there is no bus".to_owned(), help);
+            }
+            if nats.bucket.as_deref().is_some_and(|bucket| !is_name(bucket) || bucket.contains('.')) {
+                let help = "letters, digits, `-` and `_`, and no more than 64 of them";
+                error(at.at("nats").at("bucket"), "this is no name for a bucket".to_owned(), help);
+            }
+        } else if routes.fallback.is_some() {
+            let help = "take it out: a file is followed, and the last good one is kept in state.dir";
+            error(at.at("fallback"), "only a document from the bus needs a fallback".to_owned(), help);
+        }
+        if let Some(bus) = &self.bus {
+            bus.check(&top.at("bus"), error);
+        }
+        for name in self.secrets.keys().filter(|name| !is_name(name)) {
+            error(top.at("secrets").at(name.as_str()), format!("`{name}` is not a name"), NAME_HELP);
+        }
+        if let Some(id) = self.node.id.as_deref().filter(|id| !id.is_empty() && (!is_name(id) || id.contains('.'))) {
+            let help =
+                "letters, digits, `-` and `_`, and no more than 64 of them: its report on the bus is called after it";
+            error(top.at("node").at("id"), format!("`{id}` is no name in a fleet"), help);
+        }
     }
 
     /// Limits that would let nothing through, and those beyond what the engine can honour.

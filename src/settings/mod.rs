@@ -10,14 +10,17 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::scalar::{OneOrMany, Span};
+use crate::scalar::{OneOrMany, Secret, Span};
 
+mod bus;
 mod certificate;
 mod certificates;
 mod check;
 mod limits;
 mod overload;
+mod source;
 mod trust;
+pub use bus::Bus;
 pub use certificate::{
     AcmeOf, Ca, Certificate, CertificateFiles, ClientCa, DnsProof, ExternalAccount, Internal, OnDemand, TsigAlgorithm,
     TsigKey,
@@ -25,6 +28,7 @@ pub use certificate::{
 pub use check::network;
 pub use limits::{Http2, Limits};
 pub use overload::Overload;
+pub use source::{Routes, RoutesOnBus};
 pub use trust::Trust;
 
 /// Boot settings. A change needs a restart.
@@ -62,6 +66,12 @@ pub struct Settings {
     pub client_ca: BTreeMap<String, ClientCa>,
     /// Where the document comes from.
     pub routes: Routes,
+    /// The bus of the fleet. Default: the gateway is alone.
+    #[serde(default)]
+    pub bus: Option<Bus>,
+    /// Secrets by name, for documents to refer to as `${secret:NAME}` where a secret belongs. A document from the bus may use no other reference.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, Secret>,
     /// Whose word about the client's address is believed.
     #[serde(default)]
     pub trust: Trust,
@@ -92,6 +102,9 @@ pub struct Node {
     /// Name in logs, `Via` and `Proxy-Status`. Default `tollgate`.
     #[serde(default)]
     pub name: Option<String>,
+    /// Name in the fleet, unique in it. Default: the host name.
+    #[serde(default)]
+    pub id: Option<String>,
     /// Region; upstream targets of the same region come first. Default: none.
     #[serde(default)]
     pub region: Option<String>,
@@ -194,14 +207,6 @@ pub struct Admin {
     /// Host names, beside loopback ones, under which the admin listener is asked (it refuses others against DNS rebinding).
     #[serde(default)]
     pub hosts: OneOrMany<String>,
-}
-
-/// Where the document comes from.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Routes {
-    /// Path of the document, watched for changes. Relative to the working directory.
-    pub file: PathBuf,
 }
 
 /// How names of upstreams are resolved.
@@ -350,32 +355,10 @@ impl Settings {
         }
     }
 
-    /// What a listener shows.
-    pub fn certificate(&self, listen: &Listen) -> Certificate {
-        match &listen.certificate {
-            Some(certificate) => certificate.clone(),
-            None if self.ca.is_empty() => Certificate::Internal(Internal::Internal),
-            None => Certificate::Acme(AcmeOf("acme".to_owned())),
-        }
-    }
-
-    /// The CA that `acme` means: the one that is no other's fallback. `None`: there is none, or there are several.
-    pub fn main_ca(&self) -> Option<&str> {
-        let is_fallback = |name: &str| self.ca.values().any(|ca| ca.fallback.as_deref() == Some(name));
-        let mut all = self.ca.keys().filter(|name| !is_fallback(name));
-        all.next().filter(|_| all.next().is_none()).map(String::as_str)
-    }
-
-    /// The CA that gives every host of the routes a certificate.
-    pub fn automatic_ca(&self) -> Option<&str> {
-        let encrypted = self.listen.iter().filter(|listen| listen.protocol == ListenProtocol::Https);
-        encrypted.into_iter().find_map(|listen| match self.certificate(listen) {
-            Certificate::Acme(of) => match of.ca() {
-                Some(name) => self.ca.keys().find(|known| *known == name).map(String::as_str),
-                None => self.main_ca(),
-            },
-            Certificate::Internal(_) | Certificate::Files(_) => None,
-        })
+    /// Name in the fleet.
+    pub fn node_id(&self) -> String {
+        let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+        self.node.id.clone().filter(|id| !id.is_empty()).unwrap_or_else(host)
     }
 
     /// Name in logs, `Via` and `Proxy-Status`.

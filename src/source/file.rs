@@ -153,7 +153,8 @@ impl Follower {
             Ok(text) => text,
             Err(error) => Err(SourceError::Unreadable { path: self.path.clone(), message: error.to_string() }),
         };
-        let next: Yield = text.map(|text| Update { text, name: self.path.display().to_string(), trigger });
+        let next: Yield =
+            text.map(|text| Update { text, name: self.path.display().to_string(), trigger, revision: None });
         let trouble = next.as_ref().err().cloned();
         let same_trouble = trouble.is_some() && trouble == self.trouble && trigger == Trigger::Noticed;
         self.trouble = trouble;

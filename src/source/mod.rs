@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
+pub mod bus;
 pub mod file;
 
 /// A text as a source holds it now.
@@ -18,6 +19,8 @@ pub struct Update {
     /// Where it comes from, as printed before line and column.
     pub name: String,
     pub trigger: Trigger,
+    /// Its number on the bus, if it comes from there.
+    pub revision: Option<u64>,
 }
 
 /// Why a text was yielded.
@@ -42,6 +45,16 @@ pub enum SourceError {
     TooLong(PathBuf),
     #[error("{path}: not UTF-8 at byte {at}")]
     NotText { path: PathBuf, at: usize },
+    #[error("the bus: {0}")]
+    Bus(String),
+    #[error("nothing was ever pushed to bucket `{0}`: `tollgate push FILE` does")]
+    NothingPushed(String),
+    #[error("revision {revision} bears no signature of a key under routes.nats.signed_by")]
+    Unsigned { revision: u64 },
+    #[error("revision {revision} is older than revision {highest}, which was followed already")]
+    Older { revision: u64, highest: u64 },
+    #[error("revision {revision} uses words that this gateway does not read: {words}; it needs a newer one")]
+    Newer { revision: u64, words: String },
 }
 
 /// What a source yields.
@@ -119,7 +132,7 @@ mod tests {
     use super::*;
 
     fn update(text: &str, trigger: Trigger) -> Update {
-        Update { text: text.into(), name: "here".to_owned(), trigger }
+        Update { text: text.into(), name: "here".to_owned(), trigger, revision: None }
     }
 
     #[tokio::test]

@@ -74,6 +74,12 @@ families! {
     CONFIG_OK = Gauge "tollgate_config_last_change_success" [] "1 if the last document seen could be applied.";
     CONFIG_PROBLEMS = Gauge "tollgate_config_problems" [] "Problems of the last document seen, warnings among them.";
 
+    CONFIG_SERVING = Gauge "tollgate_config_serving" ["from"] "1 for where the document applied comes from.";
+
+    BUS_UP = Gauge "tollgate_bus_up" [] "1 while the bus can be reached.";
+    BUS_MESSAGES = Counter "tollgate_bus_messages_total" ["result"] "Events and telemetry for the bus, by result.";
+    BUS_WAITING = Gauge "tollgate_bus_waiting_messages" [] "Events and telemetry that wait for the bus.";
+
     LOG_LINES_DROPPED = Counter "tollgate_dropped_log_lines_total" [] "Lines of the access log lost.";
     LOG_RECORDS_SUPPRESSED = Counter "tollgate_suppressed_log_records_total" []
         "Records of libraries beyond the rate allowed in the gateway's own log.";

@@ -9,7 +9,7 @@ use super::exposition::Exposition;
 use super::family::Family;
 
 /// Upper bounds in microseconds: from half a millisecond to a minute, in steps of 2 to 2.5.
-const BOUNDS_US: [u64; 16] = [
+pub const BOUNDS_US: [u64; 16] = [
     500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
     10_000_000, 30_000_000, 60_000_000,
 ];
@@ -27,6 +27,11 @@ impl Histogram {
         let bucket = BOUNDS_US.partition_point(|bound| *bound < us);
         self.buckets.get(bucket).unwrap_or(&self.beyond).fetch_add(1, Ordering::Relaxed);
         self.sum_us.fetch_add(us, Ordering::Relaxed);
+    }
+
+    /// How many fell into each bucket, and beyond the last.
+    pub(crate) fn buckets(&self) -> Vec<u64> {
+        self.buckets.iter().chain([&self.beyond]).map(|number| number.load(Ordering::Relaxed)).collect()
     }
 
     pub(crate) fn expose(&self, family: &'static Family, labels: &[&str], out: &mut Exposition) {

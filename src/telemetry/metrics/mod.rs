@@ -20,6 +20,7 @@ mod upstream;
 pub use control::{Change, ControlMetrics};
 pub use count::{Count, Gauge};
 pub use front::{FrontMetrics, Handshake, Refused};
+pub use histogram::BOUNDS_US;
 pub use route::{MirrorResult, RouteMetrics};
 pub use upstream::{Failure, UpstreamMetrics};
 
@@ -66,8 +67,22 @@ pub struct Readings {
     pub certificates: Vec<CertificateReading>,
     pub limits: Vec<LimitReading>,
     pub overload: OverloadReading,
+    /// `source`, `last_good` or `fallback`.
+    pub serving: &'static str,
+    /// `None`: the node is alone.
+    pub bus: Option<BusReading>,
     /// Answers compressed now, and those that were not for want of room.
     pub compressing: (usize, u64),
+}
+
+/// How a node gets on with the bus.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BusReading {
+    pub up: bool,
+    pub sent: u64,
+    pub events_lost: u64,
+    pub telemetry_lost: u64,
+    pub waiting: u64,
 }
 
 /// How much there is to do.
@@ -80,7 +95,7 @@ pub struct OverloadReading {
 }
 
 /// How a limit stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct LimitReading {
     pub name: String,
     pub allowed: u64,
@@ -130,6 +145,11 @@ impl Metrics {
     /// The counters of requests refused before a route was found; their label `route` is empty.
     pub fn unrouted(&self) -> &Arc<RouteMetrics> {
         &self.unrouted
+    }
+
+    /// Every route that is shown, by name.
+    pub fn all_routes(&self) -> Vec<(Arc<str>, Arc<RouteMetrics>)> {
+        self.routes.shown()
     }
 
     /// The counters of an upstream. Fetch once, keep with the route or pool.
@@ -182,6 +202,16 @@ impl Metrics {
             }
             out.value(&family::LIMIT_KEYS, &[name], *keys as f64);
             out.value(&family::LIMIT_EVICTIONS, &[name], *evicted as f64);
+        }
+        if !readings.serving.is_empty() {
+            out.value(&family::CONFIG_SERVING, &[readings.serving], 1.0);
+        }
+        if let Some(BusReading { up, sent, events_lost, telemetry_lost, waiting }) = readings.bus {
+            out.value(&family::BUS_UP, &[], f64::from(u8::from(up)));
+            for (result, count) in [("sent", sent), ("event_lost", events_lost), ("telemetry_lost", telemetry_lost)] {
+                out.value(&family::BUS_MESSAGES, &[result], count as f64);
+            }
+            out.value(&family::BUS_WAITING, &[], waiting as f64);
         }
         process::expose(&mut out);
         out.text()

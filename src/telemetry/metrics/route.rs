@@ -1,10 +1,12 @@
 //! The counters of one route.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::count::{Class, Counts, labels};
 use super::exposition::Exposition;
 use super::family;
+use super::histogram::Histogram;
 use crate::rejection::Code;
 
 labels! {
@@ -28,15 +30,18 @@ pub struct RouteMetrics {
     requests: Counts<Class, { Class::COUNT }>,
     rejections: Counts<Code, { Code::ALL.len() }>,
     mirrors: Counts<MirrorResult, { MirrorResult::COUNT }>,
+    /// Whole requests, for the fleet's controller; per route it is too much for a scrape.
+    seconds: Histogram,
     request_bytes: AtomicU64,
     response_bytes: AtomicU64,
 }
 
 impl RouteMetrics {
     /// Counts a request that has ended: its status (0 when no answer was begun), why the gateway answered by itself if it
-    /// did, and the bytes of both bodies.
-    pub fn finished(&self, status: u16, code: Option<Code>, bytes_in: u64, bytes_out: u64) {
+    /// did, how long it took, and the bytes of both bodies.
+    pub fn finished(&self, status: u16, code: Option<Code>, took: Duration, bytes_in: u64, bytes_out: u64) {
         self.requests.inc(Class::of(status));
+        self.seconds.observe(took);
         if let Some(code) = code {
             self.rejections.inc(code);
         }
@@ -60,6 +65,27 @@ impl RouteMetrics {
 
     pub fn rejections(&self, code: Code) -> u64 {
         self.rejections.value(code)
+    }
+
+    /// Requests by class of status, from none to 5xx.
+    pub fn by_class(&self) -> [u64; 6] {
+        let mut numbers = self.requests.iter().map(|(_, number)| number);
+        std::array::from_fn(|_| numbers.next().unwrap_or_default())
+    }
+
+    /// Rejections by code, as far as there were any.
+    pub fn by_code(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.rejections.counted()
+    }
+
+    /// Requests by how long they took: up to each of `BOUNDS_US`, and longer.
+    pub fn took(&self) -> Vec<u64> {
+        self.seconds.buckets()
+    }
+
+    /// Bytes of bodies, in and out.
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.request_bytes.load(Ordering::Relaxed), self.response_bytes.load(Ordering::Relaxed))
     }
 
     pub(super) fn expose(&self, name: &str, out: &mut Exposition) {

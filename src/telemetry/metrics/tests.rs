@@ -21,10 +21,10 @@ fn check(metrics: &Metrics, line: &str) {
 fn busy() -> (Metrics, Readings) {
     let metrics = Metrics::new();
     let api = metrics.route("api");
-    api.finished(200, None, 10, 20);
-    api.finished(503, Some(Code::NoEndpoint), 0, 7);
+    api.finished(200, None, std::time::Duration::ZERO, 10, 20);
+    api.finished(503, Some(Code::NoEndpoint), std::time::Duration::ZERO, 0, 7);
     api.mirrored(MirrorResult::StatusDiffers);
-    metrics.unrouted().finished(400, Some(Code::BadRequest), 0, 0);
+    metrics.unrouted().finished(400, Some(Code::BadRequest), std::time::Duration::ZERO, 0, 0);
     let upstream = metrics.upstream("pocketbase");
     upstream.attempted();
     upstream.attempted();
@@ -107,14 +107,14 @@ fn every_code_and_class_has_a_number_of_its_own() {
     let route = metrics.route("api");
     for (i, code) in Code::ALL.into_iter().enumerate() {
         for _ in 0..=i {
-            route.finished(code.status().as_u16(), Some(code), 0, 0);
+            route.finished(code.status().as_u16(), Some(code), std::time::Duration::ZERO, 0, 0);
         }
     }
     for (i, code) in Code::ALL.into_iter().enumerate() {
         assert_eq!(route.rejections(code), i as u64 + 1, "{code:?}");
     }
     for status in [0, 100, 204, 301, 404, 599] {
-        metrics.route("other").finished(status, None, 0, 0);
+        metrics.route("other").finished(status, None, std::time::Duration::ZERO, 0, 0);
     }
     for class in ["none", "1xx", "2xx", "3xx", "4xx", "5xx"] {
         assert_eq!(metrics.route("other").requests(class), 1, "{class}");
@@ -141,12 +141,12 @@ fn a_histogram_is_cumulative_and_its_bounds_are_inclusive() {
 fn series_leave_with_their_route_and_kept_ones_go_on() {
     let metrics = Metrics::new();
     let (kept, gone) = (metrics.route("kept"), metrics.route("gone"));
-    kept.finished(200, None, 0, 0);
-    gone.finished(200, None, 0, 0);
+    kept.finished(200, None, std::time::Duration::ZERO, 0, 0);
+    gone.finished(200, None, std::time::Duration::ZERO, 0, 0);
     metrics.upstream("old").attempted();
     metrics.retain(["kept"], []);
-    gone.finished(500, Some(Code::Internal), 0, 0);
-    kept.finished(200, None, 0, 0);
+    gone.finished(500, Some(Code::Internal), std::time::Duration::ZERO, 0, 0);
+    kept.finished(200, None, std::time::Duration::ZERO, 0, 0);
     assert!(Arc::ptr_eq(&kept, &metrics.route("kept")));
     check(&metrics, r#"tollgate_requests_total{route="kept",class="2xx"} 2"#);
     let text = lines(&metrics).join("\n");
@@ -171,7 +171,7 @@ fn a_name_that_comes_back_finds_the_handle_that_is_still_held() {
 #[test]
 fn label_values_are_escaped() {
     let metrics = Metrics::new();
-    metrics.route("a\"b\\c\nd").finished(200, None, 0, 0);
+    metrics.route("a\"b\\c\nd").finished(200, None, std::time::Duration::ZERO, 0, 0);
     check(&metrics, r#"tollgate_requests_total{route="a\"b\\c\nd",class="2xx"} 1"#);
 }
 

@@ -69,6 +69,10 @@ impl UpstreamMetrics {
         self.retries.value()
     }
 
+    pub fn all_failures(&self) -> u64 {
+        self.failures.iter().map(|(_, number)| number).sum()
+    }
+
     pub fn failures(&self, failure: Failure) -> u64 {
         self.failures.value(failure)
     }

@@ -31,6 +31,7 @@ pub(crate) mod gateway;
 pub(crate) mod grpc;
 pub(crate) mod load;
 pub(crate) mod metrics;
+pub(crate) mod nats;
 pub(crate) mod operator;
 pub(crate) mod origin;
 pub(crate) mod pebble;

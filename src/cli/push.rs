@@ -1,0 +1,257 @@
+//! `tollgate push`: puts a document in force on the whole fleet, and waits for it.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::fleet::{Reach, Reached, asking, author, told};
+use super::load::{failed, unused_pools};
+use super::{Exit, Format};
+use crate::config::vocabulary::Vocabulary;
+use crate::config::{References, print, read};
+use crate::fleet::{Report, reports, words};
+use crate::ledger::{Draft, Head, LedgerError, Pointer, Signer, now_ms};
+use crate::problem::Problem;
+use crate::routes::{self, Env};
+use crate::scalar::{Secret, Span};
+use crate::source;
+
+/// How often it is looked how far a revision has come.
+const LOOK: Duration = Duration::from_millis(100);
+const WORDS_MAX: usize = 5;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The document.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The revision it was made from: refused if another is in force. Default: whatever is in force when the command begins.
+    #[arg(long, value_name = "N")]
+    parent: Option<u64>,
+    #[command(flatten)]
+    saying: Saying,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+/// What every command says that puts something in force.
+#[derive(Debug, clap::Args)]
+pub(super) struct Saying {
+    /// Why, for the history.
+    #[arg(short = 'm', long, default_value = "")]
+    pub(super) reason: String,
+    /// Who, for the history. Default: user and host.
+    #[arg(long)]
+    pub(super) author: Option<String>,
+    /// Sign with this ed25519 key (PEM).
+    #[arg(long, value_name = "KEY")]
+    pub(super) sign: Option<PathBuf>,
+    /// Wait until so many of the live gateways run it: `all`, or a share such as `90%`.
+    #[arg(long, value_name = "SHARE", num_args = 0..=1, default_missing_value = "all", value_parser = share)]
+    pub(super) wait: Option<u64>,
+    /// How long to wait.
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    pub(super) timeout: Span,
+    /// Push although a live gateway does not read some word of it: it keeps what it has until it is upgraded.
+    #[arg(long)]
+    pub(super) before_upgrade: bool,
+    /// `human` or `json`.
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) format: Format,
+}
+
+fn share(text: &str) -> Result<u64, String> {
+    if text == "all" {
+        return Ok(100);
+    }
+    let number =
+        text.strip_suffix('%').and_then(|number| number.parse().ok()).filter(|number| (1..=100).contains(number));
+    number.ok_or_else(|| "write `all`, or a share from 1% to 100%".to_owned())
+}
+
+impl Saying {
+    pub(super) fn signer(&self) -> Result<Option<Signer>, Exit> {
+        let Some(path) = &self.sign else { return Ok(None) };
+        let text = std::fs::read_to_string(path).map(|text| Secret::new(&text));
+        let text = text.map_err(|error| failed(&format!("cannot read {}: {error}", path.display())))?;
+        Signer::new(&text).map(Some).map_err(|error| failed(&format!("{}: {error}", path.display())))
+    }
+}
+
+pub(super) fn run(args: &Args) -> Exit {
+    asking(async {
+        let (name, text) = (args.file.display().to_string(), document(&args.file)?);
+        let signer = args.saying.signer()?;
+        let reached = args.reach.reach().await?;
+        check(&name, &text, reached.settings.as_ref().map(Env::of))?;
+        reached.fleet.make(&reached.bus, reached.ledger.bucket()).await.map_err(|error| told(&error.into()))?;
+        let head = reached.ledger.head().await.map_err(|error| told(&error))?;
+        let in_force = head.as_ref().map_or(0, |head| head.pointer.revision);
+        if let Some(parent) = args.parent.filter(|parent| *parent != in_force) {
+            let now = head.map(|head| Box::new(head.pointer));
+            return Err(lost(&reached, LedgerError::Lost { now, expected: parent }).await);
+        }
+        let requires = Vocabulary::document().used(&text);
+        let draft = Draft {
+            text,
+            author: args.saying.author.clone().unwrap_or_else(author),
+            reason: args.saying.reason.clone(),
+            requires,
+            rollback_of: None,
+        };
+        publish(&reached, draft, head.as_ref(), signer.as_ref(), &args.saying).await
+    })
+}
+
+fn document(file: &std::path::Path) -> Result<Arc<str>, Exit> {
+    source::file::read(file).map_err(|error| failed(&error.to_string()))
+}
+
+/// Whether a gateway would take this from the bus; what is wrong goes to standard error.
+fn check(name: &str, text: &str, env: Option<Env>) -> Result<(), Exit> {
+    let references = References::symbolic().foreign();
+    let mut draft = read::draft_document(text, &references);
+    let mut table = None;
+    if let Some(document) = draft.words() {
+        let env = env.unwrap_or_else(|| Env::assumed(document));
+        let pools = unused_pools().map_err(|error| failed(&error.to_string()))?;
+        let (compiled, problems) = routes::compile(document, &env, &pools);
+        draft.add(&references, problems);
+        table = compiled;
+    }
+    let (document, problems) = draft.finish(text);
+    eprint!("{}", print::report(name, text, &problems));
+    let (Some(document), Some(table)) = (document, table) else { return Err(Exit::Invalid) };
+    if problems.iter().any(Problem::is_error) {
+        return Err(Exit::Invalid);
+    }
+    let failing: Vec<Problem> =
+        routes::cases::run(&table, &document.test).iter().flat_map(|result| result.problems()).collect();
+    if failing.iter().any(Problem::is_error) {
+        eprint!("{}", print::report(name, text, &failing));
+        eprintln!("tollgate: {name} fails its own tests; nothing was pushed");
+        return Err(Exit::TestsFailed);
+    }
+    Ok(())
+}
+
+/// Puts a draft in force and waits if that was asked for.
+pub(super) async fn publish(
+    reached: &Reached,
+    draft: Draft,
+    head: Option<&Head>,
+    signer: Option<&Signer>,
+    saying: &Saying,
+) -> Result<Exit, Exit> {
+    if !saying.before_upgrade {
+        readable(reached, &draft.requires).await?;
+    }
+    let pointer = match reached.ledger.push(draft, head, signer).await {
+        Ok(pointer) => pointer,
+        Err(error) => return Err(lost(reached, error).await),
+    };
+    if saying.format == Format::Human {
+        eprintln!("revision {} is in force ({})", pointer.revision, short(&pointer.digest));
+    }
+    let exit = match saying.wait {
+        Some(share) => converged(reached, &pointer, share, saying).await?,
+        None => Exit::Ok,
+    };
+    if saying.format == Format::Json {
+        super::print(&format!("{}\n", serde_json::to_string(&pointer).unwrap_or_default()));
+    }
+    Ok(exit)
+}
+
+pub(super) fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
+}
+
+/// Says what is in force instead, and how it differs from what this was made from.
+async fn lost(reached: &Reached, error: LedgerError) -> Exit {
+    let exit = told(&error);
+    let LedgerError::Lost { now: Some(now), expected } = &error else { return exit };
+    eprintln!("nothing was changed; what is in force now differs from revision {expected} by:");
+    let before = async {
+        match expected {
+            0 => Ok("".into()),
+            _ => reached.ledger.text(&reached.ledger.revision(*expected).await?.digest).await,
+        }
+    };
+    match (before.await, reached.ledger.text(&now.digest).await) {
+        (Ok(before), Ok(after)) => {
+            let names = (format!("revision {expected}"), format!("revision {}", now.revision));
+            eprint!("{}", super::diff::unified((&names.0, &before), (&names.1, &after)));
+        }
+        (Err(error), _) | (_, Err(error)) => eprintln!("(it cannot be shown: {error})"),
+    }
+    eprintln!("help: `tollgate pull FILE` fetches what is in force; merge, and push with --parent {}", now.revision);
+    exit
+}
+
+/// Refuses what a live gateway does not read: it would keep what it has, and nobody would see why.
+async fn readable(reached: &Reached, requires: &BTreeSet<String>) -> Result<(), Exit> {
+    let Reached { bus, fleet, .. } = reached;
+    let live = live(reached).await?;
+    let mut refused = false;
+    for report in &live {
+        let known = words(bus, fleet, &report.who).await.map_err(|error| told(&error.into()))?;
+        let Some(known) = known else { continue };
+        let unknown: Vec<&str> = requires.difference(&known).map(String::as_str).take(WORDS_MAX).collect();
+        if !unknown.is_empty() {
+            let (node, version) = (&report.who.node, &report.who.version);
+            eprintln!("tollgate: gateway {node} (version {version}) does not read: {}", unknown.join(", "));
+            refused = true;
+        }
+    }
+    match refused {
+        true => {
+            eprintln!("help: upgrade it first, or push with --before-upgrade: it keeps what it has until then");
+            Err(Exit::Refused)
+        }
+        false => Ok(()),
+    }
+}
+
+async fn live(reached: &Reached) -> Result<Vec<Report>, Exit> {
+    let mut all = reports(&reached.bus, &reached.fleet).await.map_err(|error| told(&error.into()))?;
+    let now = now_ms();
+    all.retain(|report| !report.is_silent(now));
+    Ok(all)
+}
+
+/// Waits until a share of the live gateways runs a revision. A gateway that refuses it ends the wait if it is needed.
+async fn converged(reached: &Reached, pointer: &Pointer, share: u64, saying: &Saying) -> Result<Exit, Exit> {
+    let deadline = tokio::time::Instant::now() + saying.timeout.0;
+    loop {
+        let live = live(reached).await?;
+        let total = live.len() as u64;
+        let running = live.iter().filter(|report| report.runs(&pointer.digest)).count() as u64;
+        let refusing: Vec<&Report> =
+            live.iter().filter(|report| !report.runs(&pointer.digest) && report.problem.is_some()).collect();
+        let needed = (total * share).div_ceil(100);
+        if total == 0 {
+            eprintln!("no gateway is live: there is nothing to wait for");
+            return Ok(Exit::NotConverged);
+        }
+        if running >= needed {
+            eprintln!("{running} of {total} gateways run it");
+            return Ok(Exit::Ok);
+        }
+        let hopeless = total - refusing.len() as u64;
+        if hopeless < needed || tokio::time::Instant::now() >= deadline {
+            eprintln!("tollgate: {running} of {total} gateways run revision {}", pointer.revision);
+            for report in &live {
+                let state = match (&report.problem, report.runs(&pointer.digest)) {
+                    (_, true) => continue,
+                    (Some(problem), false) => problem.clone(),
+                    (None, false) => format!("still runs {}", report.digest),
+                };
+                eprintln!("  {}: {state}", report.who.node);
+            }
+            return Ok(Exit::NotConverged);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}

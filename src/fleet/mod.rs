@@ -1,0 +1,30 @@
+//! A gateway as one of many: what it tells the fleet, and what it has in common with it.
+//!
+//! ```text
+//! bus ─┬─ status      every node writes its own, every few seconds and at every change
+//!      ├─ traffic     counters, for whoever watches
+//!      └─ revocations, keys, certificates, usage of limits: what one node learns, all know
+//! ```
+//! Nothing here is on the way of a request.
+
+use std::sync::Arc;
+
+use crate::bus::names::Fleet;
+use crate::bus::{Bus, Post};
+
+mod report;
+mod traffic;
+
+pub use report::{Node, Report, Reporter, reports, words};
+pub use traffic::{Counted, RouteTraffic, Traffic, UpstreamTraffic, tell};
+
+/// How a node takes part in its fleet. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    pub bus: Bus,
+    pub fleet: Fleet,
+    /// The name of this node, unique in the fleet.
+    pub node: Arc<str>,
+    pub region: Option<String>,
+    pub post: Post,
+}

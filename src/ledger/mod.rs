@@ -1,0 +1,321 @@
+//! Documents on the bus, and which of them is in force.
+//!
+//! ```text
+//! head.fleet           ─▶ pointer of the document in force          compare-and-set: the one moment of a change
+//! head.canary          ─▶ a trial on some nodes, until it is decided
+//! revision.N           ─▶ the pointer that was head as number N     history, kept by us
+//! document.DIGEST      ─▶ how long it is, in how many pieces
+//! document.DIGEST.I    ─▶ the pieces, zstd
+//! ```
+//! A document is there before a pointer says so, and before a new head is written the old one is in the history: whoever
+//! dies in between leaves nothing half. The ledger knows nothing of what documents mean.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::{Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+use crate::bus::{Bus, BusError, Entry, Expect, KeyValue};
+
+mod canary;
+mod signature;
+#[cfg(test)]
+mod tests;
+
+pub use canary::{Canary, Judged};
+pub use signature::{KeyError, Signer, Verifier};
+
+/// Bytes of a document. As for a file.
+pub const TEXT_MAX: usize = 64 << 20;
+/// Bytes of a piece, well below what a NATS server takes in one message.
+const PIECE: usize = 512 << 10;
+/// Pointers kept. Older ones go, with documents that no other pointer names.
+pub const KEPT: u64 = 1000;
+/// The pointer in force for the whole fleet.
+pub const HEAD: &str = "head.fleet";
+/// The trial that runs, if one does.
+pub const CANARY: &str = "head.canary";
+/// Both.
+pub const HEADS: &str = "head.*";
+
+/// Which document is in force, and who said so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pointer {
+    /// From 1, by one from head to head.
+    pub revision: u64,
+    /// SHA-256 of the text, in hex.
+    pub digest: String,
+    /// The revision before it; 0: there was none.
+    pub parent: u64,
+    pub author: String,
+    pub reason: String,
+    /// Milliseconds since 1970.
+    pub at_ms: u64,
+    /// Words of the text: a gateway that does not read one of them cannot take it.
+    #[serde(default)]
+    pub requires: BTreeSet<String>,
+    /// The revision whose text this is again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_of: Option<u64>,
+    /// Ed25519 over digest, revision and parent, in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
+}
+
+/// What is to be put in force.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    pub text: Arc<str>,
+    pub author: String,
+    pub reason: String,
+    pub requires: BTreeSet<String>,
+    pub rollback_of: Option<u64>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// Somebody else was faster.
+    #[error("revision {} is in force, by {}; this was made from revision {expected}", .now.as_ref().map_or(0, |now| now.revision), .now.as_ref().map_or("nobody", |now| &now.author))]
+    Lost { now: Option<Box<Pointer>>, expected: u64 },
+    #[error("revision {0} is not in the history (the last {KEPT} are kept)")]
+    NoRevision(u64),
+    #[error("document {digest}: {message}")]
+    Damaged { digest: String, message: String },
+    #[error("{0} cannot be read: {1}")]
+    Unreadable(String, serde_json::Error),
+    #[error("{0} bytes are more than a document may have ({TEXT_MAX})")]
+    TooLong(usize),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Manifest {
+    bytes: usize,
+    pieces: usize,
+}
+
+/// The documents of one bucket.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    bus: Bus,
+    bucket: String,
+}
+
+/// The pointer in force and the bucket's own number for it.
+#[derive(Clone, Debug)]
+pub struct Head {
+    pub pointer: Pointer,
+    entry: u64,
+}
+
+/// SHA-256 in hex.
+pub fn digest(text: &str) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Pointer {
+    pub fn parse(entry: &Entry) -> Result<Pointer, LedgerError> {
+        serde_json::from_slice(&entry.value).map_err(|error| LedgerError::Unreadable(entry.key.clone(), error))
+    }
+
+    fn bytes(&self) -> Bytes {
+        // Texts and numbers always have a JSON form.
+        serde_json::to_vec(self).unwrap_or_default().into()
+    }
+
+    fn key(&self) -> String {
+        format!("revision.{}", self.revision)
+    }
+}
+
+impl Ledger {
+    pub fn new(bus: Bus, bucket: impl Into<String>) -> Ledger {
+        Ledger { bus, bucket: bucket.into() }
+    }
+
+    pub fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
+    pub fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
+    async fn open(&self) -> Result<Arc<dyn KeyValue>, LedgerError> {
+        Ok(self.bus.bucket(&self.bucket).await?)
+    }
+
+    /// What is in force. `None`: nothing was ever pushed.
+    pub async fn head(&self) -> Result<Option<Head>, LedgerError> {
+        let Some(entry) = self.open().await?.entry(HEAD).await? else { return Ok(None) };
+        Ok(Some(Head { pointer: Pointer::parse(&entry)?, entry: entry.revision }))
+    }
+
+    /// The history, newest first; the head is its first.
+    pub async fn log(&self) -> Result<Vec<Pointer>, LedgerError> {
+        let mut found = BTreeMap::new();
+        for entry in self.bus.entries(&self.bucket, "revision.*").await? {
+            let pointer = Pointer::parse(&entry)?;
+            found.insert(pointer.revision, pointer);
+        }
+        if let Some(head) = self.head().await? {
+            found.insert(head.pointer.revision, head.pointer);
+        }
+        Ok(found.into_values().rev().collect())
+    }
+
+    /// The pointer of a revision.
+    pub async fn revision(&self, number: u64) -> Result<Pointer, LedgerError> {
+        if let Some(head) = self.head().await?
+            && head.pointer.revision == number
+        {
+            return Ok(head.pointer);
+        }
+        match self.open().await?.entry(&format!("revision.{number}")).await? {
+            Some(entry) => Pointer::parse(&entry),
+            None => Err(LedgerError::NoRevision(number)),
+        }
+    }
+
+    /// The text of a digest, byte for byte as it was pushed.
+    pub async fn text(&self, wanted: &str) -> Result<Arc<str>, LedgerError> {
+        let damaged = |message: String| LedgerError::Damaged { digest: wanted.to_owned(), message };
+        let bucket = self.open().await?;
+        let key = format!("document.{wanted}");
+        let entry = bucket.entry(&key).await?.ok_or_else(|| damaged("there is no such document".to_owned()))?;
+        let Manifest { bytes, pieces } =
+            serde_json::from_slice(&entry.value).map_err(|error| LedgerError::Unreadable(key.clone(), error))?;
+        if bytes > TEXT_MAX || pieces > TEXT_MAX / PIECE + 1 {
+            return Err(LedgerError::TooLong(bytes));
+        }
+        let mut packed = BytesMut::new();
+        for piece in 0..pieces {
+            let entry = bucket.entry(&format!("{key}.{piece}")).await?;
+            let entry = entry.ok_or_else(|| damaged(format!("piece {piece} of {pieces} is missing")))?;
+            packed.extend_from_slice(&entry.value);
+        }
+        let unpacked = unpack(&packed, bytes).map_err(|error| damaged(error.to_string()))?;
+        let text = String::from_utf8(unpacked).map_err(|_| damaged("not text".to_owned()))?;
+        if digest(&text) != wanted {
+            return Err(damaged("not what the digest says".to_owned()));
+        }
+        Ok(text.into())
+    }
+
+    async fn keep(&self, text: &str) -> Result<String, LedgerError> {
+        if text.len() > TEXT_MAX {
+            return Err(LedgerError::TooLong(text.len()));
+        }
+        let digest = digest(text);
+        let bucket = self.open().await?;
+        let key = format!("document.{digest}");
+        if bucket.entry(&key).await?.is_some() {
+            return Ok(digest);
+        }
+        let packed = zstd::bulk::compress(text.as_bytes(), 3).map_err(BusError::failed)?;
+        let pieces = packed.chunks(PIECE);
+        let manifest = Manifest { bytes: text.len(), pieces: pieces.len() };
+        for (number, piece) in pieces.enumerate() {
+            bucket.put(&format!("{key}.{number}"), Bytes::copy_from_slice(piece)).await?;
+        }
+        let manifest = serde_json::to_vec(&manifest).unwrap_or_default();
+        bucket.put(&key, manifest.into()).await?;
+        Ok(digest)
+    }
+
+    /// Puts a document in force in the place of `head`, which the author has seen, or of nothing.
+    ///
+    /// # Errors
+    /// `Lost` if something else is in force meanwhile: nothing has changed then.
+    pub async fn push(
+        &self,
+        draft: Draft,
+        head: Option<&Head>,
+        signer: Option<&Signer>,
+    ) -> Result<Pointer, LedgerError> {
+        let pointer = self.pointer(draft, head, signer).await?;
+        self.enforce(pointer, head).await
+    }
+
+    /// Keeps a document and makes the pointer to it that could take the place of `head`.
+    async fn pointer(
+        &self,
+        draft: Draft,
+        head: Option<&Head>,
+        signer: Option<&Signer>,
+    ) -> Result<Pointer, LedgerError> {
+        let Draft { text, author, reason, requires, rollback_of } = draft;
+        let parent = head.map_or(0, |head| head.pointer.revision);
+        let digest = self.keep(&text).await?;
+        let (revision, at_ms, signature) = (parent + 1, now_ms(), None);
+        let mut pointer = Pointer { revision, digest, parent, author, reason, at_ms, requires, rollback_of, signature };
+        pointer.signature = signer.map(|signer| signer.sign(&pointer));
+        Ok(pointer)
+    }
+
+    async fn enforce(&self, pointer: Pointer, head: Option<&Head>) -> Result<Pointer, LedgerError> {
+        let bucket = self.open().await?;
+        let expect = match head {
+            Some(Head { pointer: old, entry }) => {
+                bucket.put(&old.key(), old.bytes()).await?;
+                Expect::Revision(*entry)
+            }
+            None => Expect::Nothing,
+        };
+        match bucket.swap(HEAD, pointer.bytes(), expect).await {
+            Ok(_) => {}
+            Err(BusError::Lost { .. }) => {
+                let now = self.head().await?.map(|head| Box::new(head.pointer));
+                return Err(LedgerError::Lost { now, expected: pointer.parent });
+            }
+            Err(error) => return Err(error.into()),
+        }
+        // The next push would write it, too.
+        let _ = bucket.put(&pointer.key(), pointer.bytes()).await;
+        if let Some(limit) = pointer.revision.checked_sub(KEPT)
+            && let Err(error) = self.prune(limit, &*bucket).await
+        {
+            tracing::warn!(%error, "old revisions stay a while longer");
+        }
+        Ok(pointer)
+    }
+
+    /// Removes revisions up to a number, and documents that nothing else names.
+    async fn prune(&self, limit: u64, bucket: &dyn KeyValue) -> Result<(), LedgerError> {
+        let (old, kept): (Vec<_>, Vec<_>) =
+            self.log().await?.into_iter().partition(|pointer| pointer.revision <= limit);
+        let needed: BTreeSet<&str> = kept.iter().map(|pointer| pointer.digest.as_str()).collect();
+        for pointer in &old {
+            if !needed.contains(pointer.digest.as_str()) {
+                let key = format!("document.{}", pointer.digest);
+                // First what says that it is there.
+                bucket.remove(&key, None).await?;
+                for entry in self.bus.entries(&self.bucket, &format!("{key}.*")).await? {
+                    bucket.remove(&entry.key, None).await?;
+                }
+            }
+            bucket.remove(&pointer.key(), None).await?;
+        }
+        Ok(())
+    }
+}
+
+fn unpack(packed: &[u8], bytes: usize) -> std::io::Result<Vec<u8>> {
+    let mut text = Vec::with_capacity(bytes);
+    // No more than was promised, whatever the pieces hold.
+    zstd::Decoder::new(packed)?.take(bytes as u64 + 1).read_to_end(&mut text)?;
+    if text.len() != bytes {
+        return Err(std::io::Error::other(format!("{} bytes where {bytes} were promised", text.len())));
+    }
+    Ok(text)
+}
+
+/// Milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
