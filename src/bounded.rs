@@ -54,6 +54,17 @@ pub enum Change<V> {
     Drop,
 }
 
+impl Key {
+    /// A key whose hash was made elsewhere, by whoever needs the same on several machines.
+    pub fn from_bits(bits: [u64; 2]) -> Key {
+        Key(bits)
+    }
+
+    pub fn bits(self) -> [u64; 2] {
+        self.0
+    }
+}
+
 impl<V> Bounded<V> {
     /// Holds so many entries; a large map keeps the bound by shard, and keys spread over shards evenly.
     pub fn new(entries: usize) -> Bounded<V> {

@@ -207,7 +207,7 @@ impl Gateway {
             live: gateway.control.live().clone(),
             status: gateway.control.watch(),
             drain: gateway.drain.clone(),
-            revocations,
+            revocations: revocations.clone(),
             overload,
             membership: membership.clone(),
             certificates: {
@@ -225,6 +225,9 @@ impl Gateway {
                 metrics: gateway.telemetry.metrics.clone(),
                 pools,
                 live: gateway.control.live().clone(),
+                access: gateway.telemetry.access.clone(),
+                revocations,
+                requests_per_second: gateway.settings.bus.as_ref().map_or(0, |bus| bus.requests_per_second),
             };
             joining::tell(membership, telling, &gateway.tasks);
         }

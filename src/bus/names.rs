@@ -8,7 +8,7 @@
 //! bucket FLEET_found    SERVICE.ID                                       services that register themselves
 //! stream FLEET_events   FLEET.event.SERVICE.EVENT                        at least once
 //! stream FLEET_requests FLEET.request.NODE                               best effort
-//! subject FLEET.usage.NODE, FLEET.traffic.NODE, FLEET.tap.NODE           kept nowhere
+//! subject FLEET.usage.NODE, FLEET.traffic.NODE, FLEET.tap, FLEET.tapped.ID, kept nowhere
 //! ```
 
 use std::time::Duration;
@@ -72,6 +72,10 @@ impl Fleet {
     /// Where somebody asks for live requests.
     pub fn tap(&self) -> String {
         format!("{}.tap", self.0)
+    }
+    /// Where live requests go that somebody asked for.
+    pub fn tapped(&self, id: &str) -> String {
+        format!("{}.tapped.{}", self.0, level(id))
     }
 
     pub fn buckets(&self, documents: &str) -> Vec<Bucket> {

@@ -18,11 +18,13 @@ mod fleet;
 mod hash_password;
 mod history;
 mod load;
+mod nats_config;
 mod push;
 mod routes;
 mod run;
 mod schema;
 mod status;
+mod tail;
 mod test;
 mod version;
 
@@ -97,6 +99,10 @@ enum Command {
     Rollback(history::RollbackArgs),
     /// Say what every gateway of the fleet runs now.
     Status(status::Args),
+    /// Show live requests of the fleet.
+    Tail(tail::Args),
+    /// Print a nats-server configuration for the fleet, with least privileges by role.
+    NatsConfig(nats_config::Args),
     /// List the routes in the order they are tried in.
     Routes(routes::Args),
     /// List the certificates of the gateway that runs, or say how to trust the local CA.
@@ -139,6 +145,8 @@ impl Command {
             Command::Log(args) => history::log(&args),
             Command::Rollback(args) => history::rollback(&args),
             Command::Status(args) => status::run(&args),
+            Command::Tail(args) => tail::run(&args),
+            Command::NatsConfig(args) => nats_config::run(&args),
             Command::Routes(args) => routes::run(&args),
             Command::Certs(args) => certs::run(&args),
             Command::HashPassword(args) => hash_password::run(&args),

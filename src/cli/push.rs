@@ -8,10 +8,11 @@ use std::time::Duration;
 use super::fleet::{Reach, Reached, asking, author, told};
 use super::load::{failed, unused_pools};
 use super::{Exit, Format};
+use crate::bus::BusError;
 use crate::config::vocabulary::Vocabulary;
 use crate::config::{References, print, read};
 use crate::fleet::{Report, reports, words};
-use crate::ledger::{Draft, Head, LedgerError, Pointer, Signer, now_ms};
+use crate::ledger::{Draft, Head, Judged, LedgerError, Pointer, Signer, now_ms};
 use crate::problem::Problem;
 use crate::routes::{self, Env};
 use crate::scalar::{Secret, Span};
@@ -29,6 +30,16 @@ pub(super) struct Args {
     /// The revision it was made from: refused if another is in force. Default: whatever is in force when the command begins.
     #[arg(long, value_name = "N")]
     parent: Option<u64>,
+    /// Run it on a share of the live gateways first, such as `10%`: the controller compares them with the others, then puts it
+    /// in force everywhere or takes it back.
+    #[arg(long, value_name = "SHARE", value_parser = share, conflicts_with = "wait")]
+    canary: Option<u64>,
+    /// With --canary: requests that either side must have answered before it is decided.
+    #[arg(long, value_name = "N", default_value_t = Judged::default().sample, requires = "canary")]
+    sample: u64,
+    /// With --canary: taken back if it is not decided by then.
+    #[arg(long, value_name = "TIME", default_value = "10m", requires = "canary")]
+    deadline: Span,
     #[command(flatten)]
     saying: Saying,
     #[command(flatten)]
@@ -100,8 +111,60 @@ pub(super) fn run(args: &Args) -> Exit {
             requires,
             rollback_of: None,
         };
-        publish(&reached, draft, head.as_ref(), signer.as_ref(), &args.saying).await
+        match args.canary {
+            Some(share) => trial(&reached, draft, head.as_ref(), signer.as_ref(), share, args).await,
+            None => publish(&reached, draft, head.as_ref(), signer.as_ref(), &args.saying).await,
+        }
     })
+}
+
+/// Begins a trial on some gateways.
+async fn trial(
+    reached: &Reached,
+    draft: Draft,
+    head: Option<&Head>,
+    signer: Option<&Signer>,
+    share: u64,
+    args: &Args,
+) -> Result<Exit, Exit> {
+    let Some(head) = head else {
+        eprintln!("tollgate: nothing is in force that it could be compared with; push without --canary first");
+        return Err(Exit::Refused);
+    };
+    if !args.saying.before_upgrade {
+        readable(reached, &draft.requires).await?;
+    }
+    let mut nodes: Vec<String> = live(reached).await?.into_iter().map(|report| report.who.node).collect();
+    let number = usize::try_from((nodes.len() as u64 * share).div_ceil(100)).unwrap_or(usize::MAX);
+    if number == 0 || number >= nodes.len() {
+        eprintln!(
+            "tollgate: {share}% of {} live gateways is {number}: a trial needs one, and one to compare it with",
+            nodes.len()
+        );
+        return Err(Exit::Refused);
+    }
+    let deciding = reached.bus.bucket(&reached.fleet.shared()).await.map_err(|error| told(&error.into()))?;
+    let controller = deciding.entry("lease.controller").await.map_err(|error| told(&error.into()))?;
+    if controller.is_none() {
+        eprintln!("tollgate: no controller runs, and nobody else decides a trial");
+        eprintln!("help: start `tollgate controller`, or push without --canary");
+        return Err(Exit::Refused);
+    }
+    fastrand::shuffle(&mut nodes);
+    let nodes: BTreeSet<String> = nodes.into_iter().take(number).collect();
+    let judged = Judged { sample: args.sample, deadline_s: args.deadline.0.as_secs().max(1), ..Judged::default() };
+    match reached.ledger.begin(draft, head, nodes, judged, signer).await {
+        Ok(canary) => {
+            let names: Vec<&str> = canary.nodes.iter().map(String::as_str).collect();
+            eprintln!("revision {} is on trial on {}", canary.pointer.revision, names.join(", "));
+            Ok(Exit::Ok)
+        }
+        Err(LedgerError::Bus(BusError::Lost { .. })) => {
+            eprintln!("tollgate: another trial runs; `tollgate status` shows it");
+            Err(Exit::Refused)
+        }
+        Err(error) => Err(told(&error)),
+    }
 }
 
 fn document(file: &std::path::Path) -> Result<Arc<str>, Exit> {
@@ -228,8 +291,7 @@ async fn converged(reached: &Reached, pointer: &Pointer, share: u64, saying: &Sa
         let live = live(reached).await?;
         let total = live.len() as u64;
         let running = live.iter().filter(|report| report.runs(&pointer.digest)).count() as u64;
-        let refusing: Vec<&Report> =
-            live.iter().filter(|report| !report.runs(&pointer.digest) && report.problem.is_some()).collect();
+        let refusing: Vec<&Report> = live.iter().filter(|report| report.refuses == Some(pointer.revision)).collect();
         let needed = (total * share).div_ceil(100);
         if total == 0 {
             eprintln!("no gateway is live: there is nothing to wait for");

@@ -31,12 +31,42 @@ pub struct Limit {
     /// What a request costs. Default: 1.
     #[serde(default)]
     pub cost: Option<Cost>,
+    /// Who counts together: `node`, every gateway for itself, or `fleet`, all of them. Then over a time `w` at most `burst + rate * w` pass, and once `(gateways - 1) * (burst + rate * 0.3s)` more. Default `node`.
+    #[serde(default)]
+    pub scope: Scope,
+    /// With `scope = "fleet"`: what becomes of requests while the bus is lost. Default `local_share`.
+    #[serde(default)]
+    pub on_loss: Option<OnLoss>,
     /// Nothing is refused; what would be is counted and logged. Default false.
     #[serde(default)]
     pub dry_run: bool,
     /// Most keys that are remembered (about 45 bytes each); at the bound the one idle longest is forgotten. Default 100000.
     #[serde(default = "keys")]
     pub keys: usize,
+}
+
+/// Who counts together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// Every gateway for itself.
+    #[default]
+    Node,
+    /// All gateways of the fleet.
+    Fleet,
+}
+
+/// What a limit of the fleet does on its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnLoss {
+    /// Every gateway gives its share: what there is, by the number of gateways seen last.
+    #[default]
+    LocalShare,
+    /// Nothing is refused.
+    Allow,
+    /// Everything is refused.
+    Deny,
 }
 
 /// What becomes of requests without a key.

@@ -92,6 +92,7 @@ impl Force {
             Ok(update) => update,
             Err(error) => {
                 tracing::error!(%error, revision = %self.status.revision, "no document; what is in force stays");
+                self.status.bus_refused = error.refuses();
                 self.status.source_error = Some(error.to_string());
                 self.tell();
                 return Err(Fault::NoSource(error));
@@ -102,7 +103,7 @@ impl Force {
             Ok(Some(ready)) => self.enter(ready, Serving::Source, revision).await,
             Ok(None) => self.unchanged(trigger, revision),
             Err(refused) => {
-                self.refuse(&refused);
+                self.refuse(&refused, revision);
                 return Err(Fault::Refused(refused));
             }
         }
@@ -262,9 +263,9 @@ impl Force {
         }
     }
 
-    fn refuse(&mut self, refused: &Refused) {
+    fn refuse(&mut self, refused: &Refused, revision: Option<u64>) {
         let entries = refused.entries();
-        self.status.refused(&entries);
+        self.status.refused(&entries, revision);
         self.tell();
         self.metrics.control.changed(Change::Refused, entries.len());
         log_all(&entries);

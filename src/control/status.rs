@@ -18,6 +18,8 @@ pub struct Status {
     pub revision: Arc<str>,
     /// Its number on the bus, if it comes from there and is known.
     pub bus_revision: Option<u64>,
+    /// The number of a document on the bus that is refused here.
+    pub bus_refused: Option<u64>,
     /// Milliseconds since 1970.
     pub applied_at_ms: u64,
     pub serving: Serving,
@@ -106,12 +108,14 @@ impl Status {
 
     pub(super) fn unchanged(&mut self, warnings: &[Entry]) {
         self.serving = Serving::Source;
+        self.bus_refused = None;
         self.source_error = None;
         self.refused_at_ms = None;
         self.note(warnings);
     }
 
-    pub(super) fn refused(&mut self, problems: &[Entry]) {
+    pub(super) fn refused(&mut self, problems: &[Entry], revision: Option<u64>) {
+        self.bus_refused = revision;
         self.source_error = None;
         self.refused_at_ms = Some(ms(SystemTime::now()));
         self.note(problems);

@@ -13,10 +13,18 @@ use crate::bus::names::Fleet;
 use crate::bus::{Bus, Post};
 
 mod report;
+mod requests;
+mod revoked;
+mod tail;
 mod traffic;
+mod usage;
 
 pub use report::{Node, Report, Reporter, reports, words};
+pub use requests::ship;
+pub use revoked::share as share_revocations;
+pub use tail::{Wish, answer, ask};
 pub use traffic::{Counted, RouteTraffic, Traffic, UpstreamTraffic, tell};
+pub use usage::share as share_usage;
 
 /// How a node takes part in its fleet. Clones share it.
 #[derive(Clone, Debug)]

@@ -52,7 +52,10 @@ pub struct Report {
     pub applied_at_ms: u64,
     /// `source`, `last_good` or `fallback`.
     pub serving: String,
-    /// Why the newest document is not in force.
+    /// Number of a document that is refused here.
+    #[serde(default)]
+    pub refuses: Option<u64>,
+    /// Why the newest document is not in force, or cannot be known.
     pub problem: Option<String>,
     pub ready: bool,
     pub draining: bool,
@@ -148,6 +151,7 @@ impl Reporter {
             digest: status.revision.to_string(),
             applied_at_ms: status.applied_at_ms,
             serving: status.serving.name().to_owned(),
+            refuses: status.bus_refused,
             problem: refused.or_else(|| status.source_error.clone()),
             ready: (self.ready)() && !draining,
             draining,

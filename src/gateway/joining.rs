@@ -13,11 +13,13 @@ use crate::control::drain::Drain;
 use crate::control::{Fallback, Status};
 use crate::fleet::{self, Counted, Membership, Reporter, RouteTraffic, Traffic, UpstreamTraffic};
 use crate::ledger::{Ledger, Verifier, now_ms};
+use crate::policy::Revocations;
+use crate::routes::Live;
 use crate::settings::{RoutesOnBus, Settings};
 use crate::source::{self, Source};
 use crate::tasks::Tasks;
-use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{BOUNDS_US, RouteMetrics};
+use crate::telemetry::{AccessLog, Metrics};
 use crate::upstream::{EndpointState, Pools};
 
 /// Joins the fleet that the settings name, if they name one. That no server of the bus answers yet is no failure.
@@ -78,21 +80,37 @@ pub(super) fn documents(
     })
 }
 
-/// What a member tells of itself.
+/// What a member tells of itself, and has in common with the others.
 pub(super) struct Telling {
     pub(super) status: watch::Receiver<Arc<Status>>,
     pub(super) drain: Drain,
     pub(super) listening: Arc<AtomicBool>,
     pub(super) metrics: Metrics,
     pub(super) pools: Arc<Pools>,
-    pub(super) live: Arc<crate::routes::Live>,
+    pub(super) live: Arc<Live>,
+    pub(super) access: AccessLog,
+    pub(super) revocations: Arc<Revocations>,
+    pub(super) requests_per_second: u32,
 }
 
 pub(super) fn tell(membership: &Membership, telling: Telling, tasks: &Tasks) {
-    let Telling { status, drain, listening, metrics, pools, live } = telling;
+    let Telling { status, drain, listening, metrics, pools, live, access, revocations, requests_per_second } = telling;
     let ready = Arc::new(move || listening.load(Ordering::Acquire));
     let reporter = Reporter { membership: membership.clone(), status, drain, ready };
     tasks.spawn_forever("fleet.report", reporter.run());
+    tasks.spawn_forever("fleet.revocations", fleet::share_revocations(membership.clone(), revocations));
+    tasks.spawn_forever("fleet.usage", fleet::share_usage(membership.clone(), live.clone()));
+    tasks.spawn_forever("fleet.tail", fleet::answer(membership.clone(), access.clone()));
+    if requests_per_second > 0 {
+        let metrics = metrics.clone();
+        let ended = move || {
+            let routes = metrics.all_routes();
+            let all = routes.iter().map(|(_, route)| route).chain([metrics.unrouted()]);
+            all.map(|route| route.by_class().iter().sum::<u64>()).sum()
+        };
+        let shipping = fleet::ship(membership.clone(), access, requests_per_second, ended);
+        tasks.spawn_forever("fleet.requests", shipping);
+    }
     let (node, region, started_at_ms) = (membership.node.to_string(), membership.region.clone(), now_ms());
     let read = move || {
         let routes: Vec<RouteTraffic> = metrics

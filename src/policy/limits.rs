@@ -12,17 +12,13 @@ use http::{HeaderMap, HeaderName, Method};
 
 use super::network::{Parts, network};
 use crate::bounded::Key;
-use crate::config::{self, Missing};
+use crate::config::{Missing, OnLoss};
 use crate::facts::{Fact, Facts};
-use crate::problem::{Path, Problem};
-use crate::ratelimit::{Gauge, Held, Rates, Refused, Rule, Window};
+use crate::ratelimit::{Gauge, Held, Rates, Refused, Rule, Shared, Window};
 use crate::scalar::Rate;
 use crate::telemetry::metrics::LimitReading;
 
-/// Most keys of one limit.
-const KEYS_MAX: usize = 10_000_000;
-/// Longest time in which a burst comes back.
-const WINDOW_MAX: Duration = Duration::from_secs(10 * 366 * 86_400);
+mod compile;
 
 /// Limits that hold together.
 pub type Limits = Arc<[Arc<Limit>]>;
@@ -38,6 +34,9 @@ pub struct Limit {
     cost: Cost,
     pub dry_run: bool,
     keys: usize,
+    /// Of a limit of the fleet: what is done without the others, and what is known of them.
+    fleet: Option<OnLoss>,
+    shared: OnceLock<Arc<Shared>>,
     /// What was used, and what came of it: under the name of the limit, across changes.
     rates: OnceLock<Arc<Rates>>,
     gauge: OnceLock<Arc<Gauge>>,
@@ -90,108 +89,6 @@ pub struct Taken {
 }
 
 impl Limit {
-    pub fn compile(name: &str, words: &config::Limit, at: &Path, problems: &mut Vec<Problem>) -> Option<Limit> {
-        let config::Limit { rate, burst, concurrent, key, missing, cost, dry_run, keys } = words;
-        let mut error = |at: Path, message: String, help: &str| problems.push(Problem::error(at, message).help(help));
-        if *keys == 0 || *keys > KEYS_MAX {
-            error(at.at("keys"), format!("{keys} keys"), "write 1 to 10000000");
-        }
-        let zero = |number: u32| NonZeroU32::new(number);
-        let kind = match (rate, concurrent) {
-            (Some(rate), None) => {
-                let burst = match burst {
-                    None => Some(rate.default_burst()),
-                    Some(burst) => zero(*burst),
-                };
-                if burst.is_none() {
-                    error(at.at("burst"), "zero would let nothing through".to_owned(), "write at least 1");
-                }
-                let burst = burst?;
-                if rate.per_one().checked_mul(burst.get()).is_none_or(|window| window > WINDOW_MAX) {
-                    error(at.at("burst"), format!("{burst} at {rate} take years"), "lower `burst`, or raise `rate`");
-                    return None;
-                }
-                Kind::Rate { rate: *rate, burst }
-            }
-            (None, Some(number)) => {
-                if burst.is_some() {
-                    error(at.at("burst"), "it goes with `rate`".to_owned(), "leave it out");
-                }
-                let number = zero(*number);
-                if number.is_none() {
-                    error(at.at("concurrent"), "zero would let nothing through".to_owned(), "write at least 1");
-                }
-                Kind::Concurrent(number?)
-            }
-            _ => {
-                error(at.clone(), "it is not said how much".to_owned(), "write exactly one of `rate` and `concurrent`");
-                return None;
-            }
-        };
-        let mut alternatives: Vec<Box<[Fact]>> = Vec::new();
-        match key {
-            None => alternatives.push([Fact::ClientIp].into()),
-            Some(words) => {
-                for (index, facts) in words.iter().enumerate() {
-                    let at = at.at("key").at(index);
-                    let mut all = Vec::new();
-                    for text in facts.iter() {
-                        match text.parse::<Fact>() {
-                            Ok(Fact::Error(_)) => {
-                                error(
-                                    at.clone(),
-                                    format!("`{text}` is known in error pages only"),
-                                    "take another fact",
-                                );
-                            }
-                            Ok(fact) => all.push(fact),
-                            Err(wrong) => {
-                                error(at.clone(), wrong.to_string(), crate::facts::UnknownFact::HELP);
-                            }
-                        }
-                    }
-                    alternatives.push(all.into());
-                }
-            }
-        }
-        let mut compiled = Cost::default();
-        if let Some(config::Cost { method, header }) = cost {
-            for (name, number) in method {
-                let at = at.at("cost").at("method").at(name);
-                let is_method =
-                    Method::from_bytes(name.as_bytes()).is_ok_and(|it| it.as_str() == name.to_ascii_uppercase());
-                match (zero(*number), kind) {
-                    _ if !is_method => error(at, format!("`{name}` is not a method"), "write it in capitals: `POST`"),
-                    (None, _) => error(at, "nothing".to_owned(), "a request costs 1 or more"),
-                    (Some(number), Kind::Rate { burst, .. }) if number > burst => {
-                        error(
-                            at,
-                            format!("{number} is more than the burst of {burst}"),
-                            "raise `burst`: it never passes",
-                        );
-                    }
-                    (Some(number), _) => drop(compiled.method.insert(name.clone(), number)),
-                }
-            }
-            if let Some(text) = header {
-                compiled.header = HeaderName::from_bytes(text.as_bytes()).ok();
-                if compiled.header.is_none() {
-                    error(at.at("cost").at("header"), format!("`{text}` is not a header name"), "write `x-cost`");
-                }
-            }
-            if let Kind::Concurrent(_) = kind {
-                error(at.at("cost"), "it goes with `rate`".to_owned(), "leave it out");
-            }
-        }
-        Some(Limit {
-            key: alternatives.into(),
-            missing: *missing,
-            cost: compiled,
-            dry_run: *dry_run,
-            ..Limit::bare(name, kind, *keys)
-        })
-    }
-
     /// A limit on something of the gateway itself, by client address.
     pub fn of_clients(name: &str, rate: Rate, burst: u32, keys: usize) -> Limit {
         let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
@@ -219,6 +116,8 @@ impl Limit {
             cost: Cost::default(),
             dry_run: false,
             keys,
+            fleet: None,
+            shared: OnceLock::new(),
             rates: OnceLock::new(),
             gauge: OnceLock::new(),
             counts: OnceLock::new(),
@@ -244,6 +143,13 @@ impl Limit {
     /// Takes over what was used under the name.
     pub fn inherit(&self, previous: &Limit) {
         let _ = self.counts.set(previous.counts().clone());
+        if let Some(shared) = previous.shared.get() {
+            let _ = self.shared.set(shared.clone());
+        }
+        // Keys are made otherwise.
+        if self.fleet.is_some() != previous.fleet.is_some() {
+            return;
+        }
         let changed = self.kind != previous.kind || previous.changed.load(Ordering::Relaxed);
         self.changed.store(changed, Ordering::Relaxed);
         if let Some(rates) = previous.rates.get() {
@@ -287,6 +193,8 @@ impl Limit {
             dry_run: read(&counts.dry_run),
             keys: keys as u64,
             evicted,
+            nodes: self.shared().map(|shared| shared.nodes().get()),
+            alone: self.shared().map(|shared| shared.is_alone()),
         }
     }
 
@@ -296,15 +204,59 @@ impl Limit {
             let parts = Parts { index, all, client, facts };
             // Asked for twice, for one that is missing must not be hashed as nothing.
             let there = all.iter().all(|fact| *fact == Fact::ClientIp || facts.fact(fact).is_some());
-            there.then(|| match self.kind {
-                Kind::Rate { .. } => self.rates().keys().key(&parts),
-                Kind::Concurrent(_) => self.gauge().keys().key(&parts),
-            })
+            there.then(|| self.keyed(&parts))
         };
         if self.key.is_empty() {
             return hashed(0, &[]);
         }
         self.key.iter().enumerate().find_map(|(index, all)| hashed(index, all))
+    }
+
+    fn keyed(&self, of: impl std::hash::Hash) -> Key {
+        match (self.shared(), self.kind) {
+            (Some(shared), _) => shared.key(of),
+            (None, Kind::Rate { .. }) => self.rates().keys().key(of),
+            (None, Kind::Concurrent(_)) => self.gauge().keys().key(of),
+        }
+    }
+
+    /// What it has in common with other nodes, if it is a limit of the fleet.
+    pub fn shared(&self) -> Option<&Arc<Shared>> {
+        self.fleet?;
+        Some(self.shared.get_or_init(|| Arc::new(Shared::new(&self.name))))
+    }
+
+    /// What another node has let through.
+    pub fn spent_elsewhere(&self, key: Key, cost: NonZeroU32) {
+        if let (Kind::Rate { rate, burst }, Some(_)) = (self.kind, self.fleet) {
+            self.rule(rate, burst).spend(key, cost);
+        }
+    }
+
+    /// Takes from the rate, as one of several nodes if the others are lost.
+    fn take(&self, key: Key, cost: NonZeroU32, rate: Rate, burst: NonZeroU32) -> Said {
+        let rule = self.rule(rate, burst);
+        let said = |cost: NonZeroU32, taken: Result<Window, Refused>| match taken {
+            Ok(window) => Said::Allowed(window, Taken { key, cost }),
+            Err(Refused { wait, remaining }) => Said::Refused { wait, remaining: Some(remaining) },
+        };
+        let Some((shared, on_loss)) = self.shared().zip(self.fleet) else { return said(cost, rule.take(key, cost)) };
+        match (shared.alone(), on_loss) {
+            (None, _) => {
+                let taken = rule.take(key, cost);
+                if taken.is_ok() {
+                    shared.used(key, cost);
+                }
+                said(cost, taken)
+            }
+            (Some(_), OnLoss::Allow) => Said::Skipped,
+            (Some(_), OnLoss::Deny) => Said::Refused { wait: Some(Duration::from_secs(1)), remaining: None },
+            (Some(nodes), OnLoss::LocalShare) => {
+                // A share of the rate is a price as many times as high.
+                let cost = cost.saturating_mul(nodes).min(burst);
+                said(cost, rule.take(key, cost))
+            }
+        }
     }
 
     /// Counts a request.
@@ -313,18 +265,12 @@ impl Limit {
             (Some(key), _) => key,
             (None, Missing::Skip) => return Said::Skipped,
             (None, Missing::Deny) => return self.counted(Said::Refused { wait: None, remaining: None }),
-            (None, Missing::OneBucket) => match self.kind {
-                Kind::Rate { .. } => self.rates().keys().key("nobody"),
-                Kind::Concurrent(_) => self.gauge().keys().key("nobody"),
-            },
+            (None, Missing::OneBucket) => self.keyed("nobody"),
         };
         let said = match self.kind {
             Kind::Rate { rate, burst } => {
                 let cost = self.cost(method, headers, burst);
-                match self.rule(rate, burst).take(key, cost) {
-                    Ok(window) => Said::Allowed(window, Taken { key, cost }),
-                    Err(Refused { wait, remaining }) => Said::Refused { wait, remaining: Some(remaining) },
-                }
+                self.take(key, cost, rate, burst)
             }
             Kind::Concurrent(most) => match self.gauge().enter(key, most) {
                 Some(held) => Said::Entered(held),
@@ -349,6 +295,9 @@ impl Limit {
     pub fn give_back(&self, taken: Taken) {
         if let Kind::Rate { rate, burst } = self.kind {
             self.rule(rate, burst).give_back(taken.key, taken.cost);
+            if let Some(shared) = self.shared() {
+                shared.given_back(taken.key, taken.cost);
+            }
         }
     }
 

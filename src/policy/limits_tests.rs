@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 
 use super::*;
+use crate::config;
+use crate::problem::Path;
 
 struct Fixed(&'static [(&'static str, &'static str)]);
 impl Facts for Fixed {
@@ -140,4 +142,38 @@ fn policies_say_the_rate_that_was_written() {
     ] {
         assert_eq!(limit(words).policy(), expect, "{words}");
     }
+}
+
+#[test]
+fn nodes_of_a_fleet_count_what_the_others_let_through() {
+    let text = "rate = '1/h'\nburst = 6\nscope = 'fleet'";
+    let (one, other) = (limit(text), limit(text));
+    for _ in 0..2 {
+        assert!(check(&one, "192.0.2.1", &[]));
+    }
+    let told = one.shared().unwrap().drain();
+    assert_eq!(told.iter().map(|(_, used)| *used).collect::<Vec<_>>(), [2]);
+    for (key, used) in told {
+        other.spent_elsewhere(key, NonZeroU32::new(used).unwrap());
+    }
+    for _ in 0..4 {
+        assert!(check(&other, "192.0.2.1", &[]));
+    }
+    assert!(!check(&other, "192.0.2.1", &[]), "all six are used");
+    assert!(check(&other, "192.0.2.2", &[]), "another client has its own");
+    assert!(limit("rate = '1/h'").shared().is_none());
+}
+
+#[test]
+fn without_the_others_the_rule_decides() {
+    let of = |on_loss: &str| limit(&format!("rate = '1/h'\nburst = 6\nscope = 'fleet'\n{on_loss}"));
+    let three = NonZeroU32::new(3).unwrap();
+    let passes = |limit: &Limit| {
+        limit.shared().unwrap().set_nodes(three, true);
+        (0..10).filter(|_| check(limit, "192.0.2.1", &[])).count()
+    };
+    assert_eq!(passes(&of("")), 2, "a third of six");
+    assert_eq!(passes(&of("on_loss = 'local_share'")), 2);
+    assert_eq!(passes(&of("on_loss = 'allow'")), 10);
+    assert_eq!(passes(&of("on_loss = 'deny'")), 0);
 }

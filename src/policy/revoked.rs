@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::watch;
 
 use super::issuer::LEEWAY_MAX;
 use super::unix_now;
@@ -69,6 +70,8 @@ pub struct Revocations {
     /// Held while something changes.
     file: Mutex<Kept>,
     streams: Mutex<Streams>,
+    /// Counts changes.
+    changed: watch::Sender<u64>,
 }
 
 /// Where revocations are kept.
@@ -131,6 +134,11 @@ impl Revocation {
             return Err(RevocationError::Over);
         }
         Ok(())
+    }
+
+    /// Whether there is nothing left to revoke.
+    pub fn is_over(&self, now: u64) -> bool {
+        !self.lasts(now)
     }
 
     /// Tokens are good for a while after their end.
@@ -198,7 +206,7 @@ impl Revocations {
         let path = folder.join(FILE);
         let index = ArcSwap::from_pointee(Index::of(lasting(read(&path)?, now)));
         let file = Mutex::new(Kept { path: Some(path), behind: false });
-        Ok(Revocations { index, file, streams: Mutex::default() })
+        Ok(Revocations { index, file, ..Revocations::default() })
     }
 
     /// Whether revocations outlive the process.
@@ -252,6 +260,7 @@ impl Revocations {
         if all != known {
             self.index.store(Arc::new(Index::of(all)));
             drop(file);
+            self.changed.send_modify(|count| *count += 1);
             self.end_streams(now);
         }
         Ok(())
@@ -292,10 +301,16 @@ impl Revocations {
         edit(&mut all)?;
         let bytes = serde_json::to_vec_pretty(&all).map_err(std::io::Error::other);
         self.index.store(Arc::new(Index::of(all)));
+        self.changed.send_modify(|count| *count += 1);
         let Some(path) = path else { return Ok(()) };
         let kept = written.and(bytes).and_then(|bytes| durable::replace(&path, &bytes));
         file.behind = kept.is_err();
         kept.map_err(RevocationError::Kept)
+    }
+
+    /// Tells whenever something is revoked or taken back.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
     }
 
     /// All that have not ended, by id.

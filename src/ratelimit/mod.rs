@@ -5,6 +5,8 @@
 
 mod concurrent;
 mod rate;
+mod sharing;
 
 pub use concurrent::{Gauge, Held};
 pub use rate::{Rates, Refused, Rule, Window};
+pub use sharing::Shared;

@@ -181,6 +181,17 @@ impl Rule {
         }
     }
 
+    /// Takes what was used elsewhere, there or not: it must be waited for. No more than ten windows of it.
+    pub fn spend(&self, key: Key, cost: NonZeroU32) {
+        let span = nanoseconds(self.per_cell.saturating_mul(cost.get()));
+        let now = nanoseconds(self.state.epoch.elapsed());
+        let latest = now.saturating_add(nanoseconds(self.window().saturating_mul(10)));
+        self.state.times.with(key, |held| {
+            let time = held.copied().unwrap_or_default().max(now).saturating_add(span).min(latest);
+            ((), Change::Put(time))
+        });
+    }
+
     /// Gives back what was taken for a request that another limit has refused.
     pub fn give_back(&self, key: Key, cost: NonZeroU32) {
         let span = nanoseconds(self.per_cell.saturating_mul(cost.get()));
@@ -242,6 +253,18 @@ mod tests {
         assert!(rule.take(key, number(2)).is_ok());
         rule.give_back(key, ONE);
         assert!(rule.take(key, ONE).is_ok() && rule.take(key, ONE).is_err());
+    }
+
+    #[test]
+    fn what_was_spent_elsewhere_is_missing_here() {
+        let state = Arc::new(Rates::new(100));
+        let rule = Rule::new(Duration::from_secs(60), number(3), &state, false);
+        let key = state.keys().key("a");
+        rule.spend(key, number(2));
+        assert!(rule.take(key, ONE).is_ok() && rule.take(key, ONE).is_err());
+        rule.spend(key, number(1_000));
+        let wait = rule.take(key, ONE).unwrap_err().wait.unwrap();
+        assert!(wait <= rule.window() * 10, "{wait:?}");
     }
 
     #[test]

@@ -46,6 +46,9 @@ pub struct Bus {
     /// Copies that servers keep of what `push` and the controller make, 1 to 5. Default 1.
     #[serde(default = "one")]
     pub replicas: usize,
+    /// Requests whose access line is sent to the controller, in a second at most; what more there are it only counts. 0: none. Default 100.
+    #[serde(default = "requests")]
+    pub requests_per_second: u32,
     /// Events and telemetry that wait while the bus cannot be reached; beyond it the oldest telemetry goes first. Default 10000.
     #[serde(default = "buffer")]
     pub buffer: usize,
@@ -56,6 +59,9 @@ fn fleet() -> String {
 }
 fn one() -> usize {
     1
+}
+fn requests() -> u32 {
+    100
 }
 fn buffer() -> usize {
     10_000
@@ -75,6 +81,7 @@ impl Default for Bus {
             certificate: None,
             domain: None,
             replicas: one(),
+            requests_per_second: requests(),
             buffer: buffer(),
         }
     }

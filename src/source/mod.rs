@@ -57,6 +57,24 @@ pub enum SourceError {
     Newer { revision: u64, words: String },
 }
 
+impl SourceError {
+    /// The revision on the bus that is not taken, if that is what is wrong.
+    pub fn refuses(&self) -> Option<u64> {
+        match self {
+            SourceError::Unsigned { revision }
+            | SourceError::Older { revision, .. }
+            | SourceError::Newer { revision, .. } => Some(*revision),
+            SourceError::Missing(_)
+            | SourceError::NotAFile(_)
+            | SourceError::Unreadable { .. }
+            | SourceError::TooLong(_)
+            | SourceError::NotText { .. }
+            | SourceError::Bus(_)
+            | SourceError::NothingPushed(_) => None,
+        }
+    }
+}
+
 /// What a source yields.
 pub type Yield = Result<Update, SourceError>;
 

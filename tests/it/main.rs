@@ -40,6 +40,7 @@ mod revocations;
 mod rewriting;
 mod routing;
 mod seeing;
+mod shared;
 mod slow_clients;
 mod soak;
 mod streaming;

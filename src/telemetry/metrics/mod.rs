@@ -104,6 +104,11 @@ pub struct LimitReading {
     pub dry_run: u64,
     pub keys: u64,
     pub evicted: u64,
+    /// Of a limit of the fleet: nodes that count together, and whether the others are lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alone: Option<bool>,
 }
 
 /// How a certificate stands. Times in seconds since 1970.
@@ -196,7 +201,7 @@ impl Metrics {
         out.value(&family::COMPRESSING, &[], readings.compressing.0 as f64);
         out.value(&family::COMPRESSION_SKIPPED, &[], readings.compressing.1 as f64);
         out.value(&family::OVERLOAD_LAG, &[], readings.overload.lag);
-        for LimitReading { name, allowed, limited, dry_run, keys, evicted } in &readings.limits {
+        for LimitReading { name, allowed, limited, dry_run, keys, evicted, nodes: _, alone: _ } in &readings.limits {
             for (outcome, count) in [("allowed", allowed), ("limited", limited), ("dry_run", dry_run)] {
                 out.value(&family::LIMIT_REQUESTS, &[name, outcome], *count as f64);
             }

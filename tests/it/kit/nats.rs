@@ -11,6 +11,9 @@ pub(crate) struct Nats {
     port: Port,
     directory: TempDir,
     config: String,
+    /// Address and store stand in it.
+    whole: bool,
+    environment: Vec<(String, String)>,
     running: Option<Child>,
 }
 
@@ -22,7 +25,25 @@ impl Nats {
     /// With more configuration than address and store.
     pub(crate) async fn with(config: &str) -> Nats {
         let directory = tempfile::Builder::new().prefix("nats-").tempdir().unwrap();
-        let mut nats = Nats { port: Port::free(), directory, config: config.to_owned(), running: None };
+        let mut nats = Nats {
+            port: Port::free(),
+            directory,
+            config: config.to_owned(),
+            whole: false,
+            environment: Vec::new(),
+            running: None,
+        };
+        nats.begin().await;
+        nats
+    }
+
+    /// With a configuration of its own, made for an address and a store, and variables that it refers to.
+    pub(crate) async fn of(config: impl FnOnce(&str, &str) -> String, environment: &[(&str, &str)]) -> Nats {
+        let directory = tempfile::Builder::new().prefix("nats-").tempdir().unwrap();
+        let (port, store) = (Port::free(), directory.path().join("store"));
+        let config = config(&port.address().to_string(), &store.display().to_string());
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let mut nats = Nats { port, directory, config, whole: true, environment, running: None };
         nats.begin().await;
         nats
     }
@@ -31,11 +52,14 @@ impl Nats {
     pub(crate) async fn begin(&mut self) {
         let at = self.directory.path();
         let address = self.port.address();
-        let config = format!(
-            "listen: \"{address}\"\njetstream {{ store_dir: \"{store}\" }}\n{more}\n",
-            store = at.join("store").display(),
-            more = self.config
-        );
+        let config = match self.whole {
+            true => self.config.clone(),
+            false => format!(
+                "listen: \"{address}\"\njetstream {{ store_dir: \"{store}\" }}\n{more}\n",
+                store = at.join("store").display(),
+                more = self.config
+            ),
+        };
         let file = at.join("nats.conf");
         std::fs::write(&file, config).unwrap();
         let log = std::fs::File::create(at.join("log")).unwrap();
@@ -43,6 +67,7 @@ impl Nats {
             .arg("-c")
             .arg(&file)
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
