@@ -142,8 +142,12 @@ impl Gateway {
         };
         let revocations = Arc::new(revocations);
         tasks.spawn_forever("revocations", look_again(revocations.clone()));
-        let identities = Arc::new(Identities::open(&settings)?);
         let membership = joining::join(&settings, &tasks).await?;
+        let shared = joining::sealed(&settings, membership.as_ref(), &tasks).await?;
+        let identities = Arc::new(Identities::open(&settings, shared.as_ref())?);
+        if let (Some(shared), Some(acme)) = (&shared, identities.acme()) {
+            tasks.spawn_forever("fleet.certificates", joining::take_up(shared.changes(), acme.clone()));
+        }
         let joining::Documents { source, references, fallback } =
             joining::documents(&settings, membership.as_ref(), &tasks)?;
         let (control, handle) = control::boot(control::Setup {

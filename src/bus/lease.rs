@@ -21,6 +21,10 @@ pub struct Lease {
     term: Duration,
 }
 
+/// What a node has seen of another's lease.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sighting(Option<(u64, Instant)>);
+
 /// Proof that a lease was taken: the revision of what was written.
 #[derive(Debug)]
 pub struct Held {
@@ -37,7 +41,7 @@ impl Lease {
     /// Waits until the lease is this holder's.
     pub async fn take(&self) -> Held {
         // What was seen last, and since when it stands.
-        let mut seen: Option<(u64, Instant)> = None;
+        let mut seen = Sighting::default();
         loop {
             if let Ok(Some(held)) = self.attempt(&mut seen).await {
                 return held;
@@ -48,10 +52,11 @@ impl Lease {
 
     /// Takes the lease if nobody has it now, or if this holder had it before (and forgot, in a crash).
     pub async fn take_now(&self) -> Result<Option<Held>, BusError> {
-        self.attempt(&mut None).await
+        self.attempt(&mut Sighting::default()).await
     }
 
-    async fn attempt(&self, seen: &mut Option<(u64, Instant)>) -> Result<Option<Held>, BusError> {
+    /// As `take_now`; and if the one who has it has not been heard of for a term, by what was seen before.
+    pub async fn attempt(&self, Sighting(seen): &mut Sighting) -> Result<Option<Held>, BusError> {
         let trying = async {
             let bucket = self.bus.bucket(&self.bucket).await?;
             let there = bucket.entry(&self.key).await?;

@@ -26,7 +26,7 @@ mod post;
 mod tests;
 
 pub use follow::{Follow, Seen};
-pub use lease::{Held, Lease};
+pub use lease::{Held, Lease, Sighting};
 pub use local::Local;
 pub use nats::{Auth, ConnectError, Nats, Options, Role};
 pub use post::{Post, Posted};

@@ -10,8 +10,8 @@ use crate::routes::{NameCertificate, NamePolicy, Table};
 use crate::settings::{Certificate, HttpVersion, Listen, Settings};
 use crate::tls::{
     Acme, AcmeCertificate, Authority, ByName, CertificateError, Certificates, Challenges, ClientAuthorities,
-    ClientAuthority, ClientPolicy, Demand, FileCertificate, Held, Index, Look, Named, Policy, Shown, Stapled, Tls,
-    Wish,
+    ClientAuthority, ClientPolicy, Demand, FileCertificate, Held, Index, Look, Named, Policy, Shared, Shown, Stapled,
+    Tls, Wish,
 };
 
 /// Opened once at start; files that are broken are told then.
@@ -30,7 +30,8 @@ pub(super) struct Identities {
 }
 
 impl Identities {
-    pub(super) fn open(settings: &Settings) -> Result<Identities, StartError> {
+    /// `shared` is what the fleet keeps, if certificates are kept there.
+    pub(super) fn open(settings: &Settings, shared: Option<&Shared>) -> Result<Identities, StartError> {
         let failed = |name: &str| {
             let name = name.to_owned();
             move |source| StartError::NamedCertificate { name, source }
@@ -43,8 +44,9 @@ impl Identities {
         for (name, files) in &settings.client_ca {
             clients.insert(name.clone(), Arc::new(ClientAuthority::open(name, files).map_err(failed(name))?));
         }
-        let acme = match &settings.state.dir {
-            Some(dir) if !settings.ca.is_empty() => {
+        let acme = match (shared, &settings.state.dir) {
+            (Some(shared), _) if !settings.ca.is_empty() => Some(Arc::new(Acme::shared(shared, &settings.ca))),
+            (None, Some(dir)) if !settings.ca.is_empty() => {
                 let failed = |source| StartError::State { path: dir.clone(), source };
                 Some(Arc::new(Acme::open(dir, &settings.ca).map_err(failed)?))
             }

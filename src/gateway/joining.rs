@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -20,7 +21,11 @@ use crate::source::{self, Source};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::{BOUNDS_US, RouteMetrics};
 use crate::telemetry::{AccessLog, Metrics};
+use crate::tls::{Acme, Seal, Shared};
 use crate::upstream::{EndpointState, Pools};
+
+/// How long a start waits for what the fleet keeps.
+const READ: Duration = Duration::from_secs(3);
 
 /// Joins the fleet that the settings name, if they name one. That no server of the bus answers yet is no failure.
 pub(super) async fn join(settings: &Settings, tasks: &Tasks) -> Result<Option<Membership>, StartError> {
@@ -31,6 +36,35 @@ pub(super) async fn join(settings: &Settings, tasks: &Tasks) -> Result<Option<Me
     tasks.spawn_forever("bus.post", post.clone().run(bus.clone()));
     let region = settings.node.region.clone().filter(|region| !region.is_empty());
     Ok(Some(Membership { bus, fleet: Fleet::new(words.fleet.clone()), node: node.into(), region, post }))
+}
+
+/// What the fleet keeps sealed, if the settings say how. Waits a moment for it: what is there is not ordered again.
+pub(super) async fn sealed(
+    settings: &Settings,
+    membership: Option<&Membership>,
+    tasks: &Tasks,
+) -> Result<Option<Shared>, StartError> {
+    let (Some(membership), Some(seal)) = (membership, settings.seal().and_then(Seal::new)) else { return Ok(None) };
+    let Membership { bus, fleet, node, .. } = membership;
+    let dir = settings.state.dir.as_deref();
+    let failed = |source| StartError::State { path: dir.map(Into::into).unwrap_or_default(), source };
+    let shared = Shared::new(bus.clone(), fleet.sealed(), seal, node, dir).map_err(failed)?;
+    let mut changes = shared.changes();
+    tasks.spawn_forever("fleet.sealed", shared.clone().follow());
+    if tokio::time::timeout(READ, changes.changed()).await.is_err() {
+        tracing::warn!("what the fleet keeps sealed cannot be read yet: no certificate is ordered until it can");
+    }
+    Ok(Some(shared))
+}
+
+/// Takes up what other gateways obtain, for as long as the process lives.
+pub(super) async fn take_up(mut changes: watch::Receiver<u64>, acme: Arc<Acme>) {
+    while changes.changed().await.is_ok() {
+        let acme = acme.clone();
+        if tokio::task::spawn_blocking(move || acme.look_at_store()).await.is_err() {
+            tracing::error!("what another gateway obtained is not taken up");
+        }
+    }
 }
 
 /// Where documents come from and what they may refer to.

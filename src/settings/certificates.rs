@@ -29,8 +29,9 @@ pub(super) fn check(settings: &Settings, error: Error<'_>) {
             error(at.clone(), format!("`{name}` is not a name for a CA"), NAME_HELP);
         }
         authority(settings, name, ca, &at, error);
-        if settings.state.dir.is_none() {
-            let help = "set state.dir: without it every start would ask for new certificates";
+        if settings.state.dir.is_none() && settings.seal().is_none() {
+            let help =
+                "set state.dir, or bus.seal for a fleet: without them every start would ask for new certificates";
             error(at, "there is no place to keep accounts and certificates".to_owned(), help);
         }
     }

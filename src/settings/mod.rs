@@ -355,6 +355,11 @@ impl Settings {
         }
     }
 
+    /// What the fleet's certificates are sealed with, if they are kept on the bus.
+    pub fn seal(&self) -> Option<&Secret> {
+        self.bus.as_ref().filter(|bus| !bus.urls.is_empty()).and_then(|bus| bus.seal.as_ref())
+    }
+
     /// Name in the fleet.
     pub fn node_id(&self) -> String {
         let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();

@@ -8,6 +8,7 @@ mod kit;
 mod access;
 mod acme;
 mod acme_authorities;
+mod acme_fleet;
 mod acme_names;
 mod answers;
 mod balancing;

@@ -61,6 +61,7 @@ impl Challenges {
         let (store, key) = (offer.store.clone(), offer.key.clone());
         let written = tokio::task::spawn_blocking(move || store.write(SHELF, &key, &answer)).await;
         written.map_err(std::io::Error::other)??;
+        tokio::time::sleep(self.0.settling()).await;
         Ok(offer)
     }
 }

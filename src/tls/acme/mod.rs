@@ -11,6 +11,7 @@ mod demand;
 mod dns;
 mod order;
 mod schedule;
+mod shared;
 mod store;
 mod work;
 
@@ -30,6 +31,7 @@ pub use challenges::Challenges;
 pub use demand::Demand;
 use order::OrderError;
 use schedule::Record;
+pub use shared::{Seal, Shared};
 use store::{Directory, Store};
 
 use crate::settings::Ca;
@@ -68,15 +70,46 @@ impl From<instant_acme::Error> for Failure {
 
 impl Acme {
     pub fn open(dir: &Path, authorities: &BTreeMap<String, Ca>) -> io::Result<Acme> {
-        let store: Arc<dyn Store> = Arc::new(Directory::open(dir)?);
+        Ok(Acme::over(Arc::new(Directory::open(dir)?), authorities))
+    }
+
+    /// Over the store of a fleet.
+    pub fn shared(store: &Shared, authorities: &BTreeMap<String, Ca>) -> Acme {
+        Acme::over(Arc::new(store.clone()), authorities)
+    }
+
+    fn over(store: Arc<dyn Store>, authorities: &BTreeMap<String, Ca>) -> Acme {
         let authority = |(name, words): (&String, &Ca)| (name.clone(), Authority::new(name, words, store.clone()));
-        Ok(Acme {
+        Acme {
             authorities: authorities.iter().map(authority).collect(),
             challenges: Arc::new(Challenges::new(store.clone())),
             store,
             certificates: Mutex::default(),
             changed: Notify::new(),
-        })
+        }
+    }
+
+    /// Takes up what another gateway has obtained. Blocks.
+    pub fn look_at_store(&self) {
+        for certificate in self.all() {
+            let wish = &certificate.wish;
+            let Ok(Some(kept)) = self.kept(wish) else { continue };
+            let life = certificate.lock().life;
+            if !kept.covers(wish) || life.is_some_and(|life| kept.life.not_before <= life.not_before) {
+                continue;
+            }
+            certificate.take_up(kept);
+            let record = self.kept_record(wish);
+            let mut state = certificate.lock();
+            if let Some(record) = record {
+                state.record = record;
+            }
+            (state.last_error, state.advice_at, state.advice, state.held_until) = (None, None, None, None);
+            drop(state);
+            certificate.news.notify_waiters();
+            tracing::info!(event = "certificate.changed", ca = %wish.ca, name = wish.name(), "another gateway obtained it");
+        }
+        self.look();
     }
 
     pub fn challenges(&self) -> &Arc<Challenges> {

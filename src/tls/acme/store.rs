@@ -24,6 +24,10 @@ pub(crate) trait Store: fmt::Debug + Send + Sync {
     fn list(&self, shelf: &str) -> io::Result<Vec<String>>;
     /// Nothing happens if there is none.
     fn remove(&self, shelf: &str, key: &str) -> io::Result<()>;
+    /// How long it may take until what was written is read wherever the store is shared.
+    fn settling(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
     /// The right to order, until it is dropped or its holder dies. `None`: somebody else has it.
     fn lock(&self, shelf: &str, key: &str) -> io::Result<Option<Box<dyn Lock>>>;
 }
