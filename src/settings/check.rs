@@ -245,7 +245,7 @@ fn collector(endpoint: &str, at: Path, error: &mut dyn FnMut(Path, String, &str)
 
 /// Levels and filters of `tracing_subscriber::EnvFilter`. A bare word that is no level would be taken for the name of a
 /// module, and nothing else would be logged.
-fn is_level(filter: &str) -> bool {
+pub(super) fn is_level(filter: &str) -> bool {
     let level = |text: &str| ["off", "error", "warn", "info", "debug", "trace"].contains(&text);
     filter.split(',').all(|part| match part.split_once('=') {
         Some((target, part)) => !target.trim().is_empty() && level(part.trim()),

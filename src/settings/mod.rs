@@ -1,4 +1,4 @@
-//! Boot settings (`edge.toml`): what only a restart changes.
+//! Boot settings (`edge.toml`; `backend.toml` in `backend`): what only a restart changes.
 //!
 //! Addresses of listeners, files, secrets and whatever could run a program or read a file stand here and never in a
 //! document. Every field's comment is user documentation: it becomes the schema and `docs/reference.md`.
@@ -12,12 +12,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::scalar::{OneOrMany, Span};
 
+mod backend;
+mod bus;
 mod certificate;
 mod certificates;
 mod check;
 mod limits;
 mod overload;
 mod trust;
+pub use backend::{
+    Accounts, Backend, BackendDrain, BackendLimits, BackendLog, FirstAdmin, PASSWORD_MIN, Token, Uploads,
+};
+pub use bus::Bus;
 pub use certificate::{
     AcmeOf, Ca, Certificate, CertificateFiles, ClientCa, DnsProof, ExternalAccount, Internal, OnDemand, TsigAlgorithm,
     TsigKey,

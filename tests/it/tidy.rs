@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["control", "front"],
     &["proxy"],
     &["admin"],
-    &["gateway"],
+    &["gateway", "backend"],
     &["main", "cli"],
 ];
 const NAMES_PINGORA: [&str; 2] = ["front", "proxy"];

@@ -21,6 +21,7 @@ macro_rules! eventually {
 }
 
 pub(crate) mod acme;
+pub(crate) mod backend;
 pub(crate) mod bind;
 pub(crate) mod body;
 pub(crate) mod client;
@@ -31,6 +32,7 @@ pub(crate) mod gateway;
 pub(crate) mod grpc;
 pub(crate) mod load;
 pub(crate) mod metrics;
+pub(crate) mod nats;
 pub(crate) mod operator;
 pub(crate) mod origin;
 pub(crate) mod pebble;

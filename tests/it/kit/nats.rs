@@ -1,0 +1,77 @@
+//! nats-server, a real one, with JetStream. It keeps its port while it is dead, and its store.
+
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::Port;
+
+/// A server on a port of its own. Ends when dropped.
+pub(crate) struct Nats {
+    port: Port,
+    directory: TempDir,
+    config: String,
+    running: Option<Child>,
+}
+
+impl Nats {
+    pub(crate) async fn start() -> Nats {
+        Nats::with("").await
+    }
+
+    /// With more configuration than address and store.
+    pub(crate) async fn with(config: &str) -> Nats {
+        let directory = tempfile::Builder::new().prefix("nats-").tempdir().unwrap();
+        let mut nats = Nats { port: Port::free(), directory, config: config.to_owned(), running: None };
+        nats.begin().await;
+        nats
+    }
+
+    /// Begins again on the same port and store.
+    pub(crate) async fn begin(&mut self) {
+        let at = self.directory.path();
+        let address = self.port.address();
+        let config = format!(
+            "listen: \"{address}\"\njetstream {{ store_dir: \"{store}\" }}\n{more}\n",
+            store = at.join("store").display(),
+            more = self.config
+        );
+        let file = at.join("nats.conf");
+        std::fs::write(&file, config).unwrap();
+        let log = std::fs::File::create(at.join("log")).unwrap();
+        let running = Command::new("nats-server")
+            .arg("-c")
+            .arg(&file)
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("nats-server: ./test installs it");
+        self.running = Some(running);
+        eventually!(tokio::net::TcpStream::connect(address).await);
+    }
+
+    /// As `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            let _ = running.kill();
+            let _ = running.wait();
+        }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("nats://{}", self.port.address())
+    }
+}
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
+            let end: Vec<&str> = log.lines().rev().take(20).collect();
+            eprintln!("--- nats-server's log, its end\n{}", end.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        }
+        self.kill();
+    }
+}
