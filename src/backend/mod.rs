@@ -96,7 +96,11 @@ pub struct Backend {
 
 impl Backend {
     /// Opens everything, and serves from when this returns. Events go to `bus`, else to the one the words name, if any.
-    pub async fn start(words: settings::Backend, bus: Option<Bus>, tasks: &Tasks) -> Result<Backend, StartError> {
+    pub async fn start(
+        words: settings::backend::Backend,
+        bus: Option<Bus>,
+        tasks: &Tasks,
+    ) -> Result<Backend, StartError> {
         let address: SocketAddr = words.listen.parse().map_err(|_| StartError::Address(words.listen.clone()))?;
         let listener = TcpListener::bind(address).await;
         let listener = listener.map_err(|source| StartError::Listen { address: words.listen.clone(), source })?;

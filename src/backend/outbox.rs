@@ -138,8 +138,7 @@ impl Sender {
 
     /// Sends the oldest, and takes out what the bus has kept, even if it did not keep all.
     async fn send(&self) -> Result<usize, String> {
-        let batch =
-            self.store.read(|connection| oldest(connection)).await.map_err(|error: StoreError| error.to_string())?;
+        let batch = self.store.read(oldest).await.map_err(|error: StoreError| error.to_string())?;
         let (mut kept, mut failed) = (None, None);
         let mut number = 0;
         for Waiting { sequence, id, event, payload } in batch {
@@ -185,8 +184,7 @@ impl Sender {
 }
 
 fn oldest(connection: &Connection) -> Result<Vec<Waiting>, StoreError> {
-    let mut query =
-        connection.prepare("SELECT sequence, id, event, payload FROM outbox ORDER BY sequence LIMIT ?1")?;
+    let mut query = connection.prepare("SELECT sequence, id, event, payload FROM outbox ORDER BY sequence LIMIT ?1")?;
     let rows = query.query_map([BATCH as i64], |row| {
         Ok(Waiting { sequence: row.get(0)?, id: row.get(1)?, event: row.get(2)?, payload: row.get(3)? })
     })?;
@@ -257,7 +255,7 @@ mod tests {
         tell(&store, 10, "a.one").await;
         let metrics = Arc::new(Metrics::new().unwrap());
         let sender = Sender { store: store.clone(), bus: bus.clone(), fleet: fleet.clone(), metrics };
-        let first = store.read(|connection| oldest(connection)).await.unwrap().pop().unwrap();
+        let first = store.read(oldest).await.unwrap().pop().unwrap();
         let message = Message { subject: fleet.event(SERVICE, &first.event), payload: first.payload.into() };
         sender.append(message, &first.id).await.unwrap();
         assert_eq!(sender.send().await, Ok(1));

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use super::refusal::Refusal;
 use crate::policy::users;
 use crate::scalar::Secret;
-use crate::settings::PASSWORD_MIN;
+use crate::settings::backend::PASSWORD_MIN;
 
 /// Others wait this long for their turn, and are told to come again.
 const WAIT: Duration = Duration::from_secs(2);

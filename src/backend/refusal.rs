@@ -100,8 +100,8 @@ impl Refusal {
             "type": "about:blank", "title": status.canonical_reason(), "status": status.as_u16(),
             "code": code, "detail": detail, "request_id": request_id,
         });
-        if let Refusal::Invalid { field, .. } = self {
-            body["field"] = field.as_str().into();
+        if let (Refusal::Invalid { field, .. }, Some(body)) = (self, body.as_object_mut()) {
+            body.insert("field".to_owned(), field.as_str().into());
         }
         let mut response = (status, Json(body)).into_response();
         let headers = response.headers_mut();

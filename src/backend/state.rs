@@ -14,7 +14,7 @@ use super::passwords::Passwords;
 use super::refusal::Refusal;
 use super::store::Store;
 use super::throttle::Throttle;
-use crate::settings::Backend;
+use crate::settings::backend::Backend;
 
 /// A handle on it. Clones share it.
 pub(super) type State = Arc<Shared>;

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::keys::Ring;
 use super::moment::{Ms, ms, new_id};
 use super::refusal::Refusal;
-use crate::settings;
+use crate::settings::backend as settings;
 
 /// Longer tokens are not ours.
 const TOKEN_MAX: usize = 4096;

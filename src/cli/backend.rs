@@ -90,10 +90,11 @@ pub(super) fn run(args: &Args) -> Exit {
 }
 
 /// The words of a file, the log begun as they want it; or the report of their problems on stderr.
-fn words(path: &Path) -> Result<settings::Backend, Exit> {
+fn words(path: &Path) -> Result<settings::backend::Backend, Exit> {
     let name = path.display().to_string();
     let text = source::file::read(path).map_err(|error| failed(&error))?;
-    let (words, problems) = read::boot::<settings::Backend>(&text, &References::resolve(), &from_environment());
+    let (words, problems) =
+        read::boot::<settings::backend::Backend>(&text, &References::resolve(), &from_environment());
     eprint!("{}", report_as(look(), &name, &text, &problems));
     let mut words = words.ok_or(Exit::Invalid)?;
     let log = settings::Log { level: words.log.level.clone(), format: words.log.format, ..settings::Log::default() };
@@ -111,7 +112,7 @@ fn words(path: &Path) -> Result<settings::Backend, Exit> {
     Ok(words)
 }
 
-async fn serve(words: settings::Backend) -> Exit {
+async fn serve(words: settings::backend::Backend) -> Exit {
     // From here on a signal means what it says, also while starting.
     let mut signals = match Signals::of_process() {
         Ok(signals) => signals,

@@ -10,7 +10,8 @@ use crate::config::print::{Look, entries, report_as};
 use crate::config::{Kind, References, kind, read};
 use crate::problem::{Path as Place, Problem};
 use crate::routes::{self, Env};
-use crate::settings::{Backend, Settings};
+use crate::settings::Settings;
+use crate::settings::backend::Backend;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::print::report;
 use super::{Kind, References, kind, page, read, schema};
 use crate::scalar::Span;
-use crate::settings::Backend;
+use crate::settings::backend::Backend;
 
 fn shipped(file: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap_or_default()

@@ -11,7 +11,8 @@ use super::place::Places;
 use super::tree::{self, Node, Value};
 use super::{Document, References};
 use crate::problem::{Path, Problem};
-use crate::settings::{Backend, Settings};
+use crate::settings::Settings;
+use crate::settings::backend::Backend;
 
 /// The version of the format that this gateway reads.
 const FORMAT: i64 = 1;

@@ -5,7 +5,8 @@ use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
 use super::Document;
-use crate::settings::{Backend, Settings};
+use crate::settings::Settings;
+use crate::settings::backend::Backend;
 
 /// The schema of a document (`routes.toml`).
 pub fn document() -> Value {

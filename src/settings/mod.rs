@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::scalar::{OneOrMany, Span};
 
-mod backend;
+pub mod backend;
 mod bus;
 mod certificate;
 mod certificates;
@@ -20,9 +20,6 @@ mod check;
 mod limits;
 mod overload;
 mod trust;
-pub use backend::{
-    Accounts, Backend, BackendDrain, BackendLimits, BackendLog, FirstAdmin, PASSWORD_MIN, Token, Uploads,
-};
 pub use bus::Bus;
 pub use certificate::{
     AcmeOf, Ca, Certificate, CertificateFiles, ClientCa, DnsProof, ExternalAccount, Internal, OnDemand, TsigAlgorithm,
