@@ -231,7 +231,7 @@ impl Gateway {
                 live: gateway.control.live().clone(),
                 access: gateway.telemetry.access.clone(),
                 revocations,
-                requests_per_second: gateway.settings.bus.as_ref().map_or(0, |bus| bus.requests_per_second),
+                requests_per_second: gateway.settings.fleet.requests_per_second,
             };
             joining::tell(membership, telling, &gateway.tasks);
         }

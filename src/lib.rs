@@ -1,6 +1,7 @@
 //! Tollgate: a programmable edge gateway on Pingora.
 
 pub mod admin;
+pub mod backend;
 pub mod bounded;
 pub mod bus;
 pub mod cli;

@@ -11,10 +11,11 @@ use crate::config::{Kind, References, kind, read};
 use crate::problem::{Path as Place, Problem};
 use crate::routes::{self, Env};
 use crate::settings::Settings;
+use crate::settings::backend::Backend;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// `edge.toml`, `routes.toml` or others like them; `-` is standard input. With an `edge.toml` the routes it names
+    /// `edge.toml`, `routes.toml`, `backend.toml` or others like them; `-` is standard input. With an `edge.toml` the routes it names
     /// are checked as well, and the listeners that routes name are looked for there.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -86,6 +87,10 @@ fn check(files: &[PathBuf]) -> (Vec<Checked>, Vec<String>) {
         let name = if file.as_os_str() == "-" { "stdin".to_owned() } else { file.display().to_string() };
         match kind(&text) {
             Kind::Document => documents.push((name, text, None)),
+            Kind::Backend => {
+                let problems = read::boot::<Backend>(&text, &References::symbolic(), &[]).1;
+                checked.push(Checked { name, text, problems });
+            }
             Kind::Settings => {
                 let Checkup { mut problems, env, routes } = check_settings(&text);
                 if let Some(routes) = routes.filter(|routes| !files.iter().any(|file| same(file, routes))) {
@@ -257,7 +262,8 @@ mod tests {
     #[test]
     fn the_shipped_files_are_right() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let (checked, unreadable) = check(&[root.join("config/edge.toml"), root.join("config/routes.toml")]);
+        let (checked, unreadable) =
+            check(&["config/edge.toml", "config/routes.toml", "config/backend.toml"].map(|file| root.join(file)));
         assert!(unreadable.is_empty());
         for Checked { name, text, problems } in checked {
             assert!(problems.is_empty(), "{}", report_as(Look::Plain, &name, &text, &problems));

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 mod ask;
+mod backend;
 mod certs;
 mod check;
 mod completion;
@@ -80,6 +81,8 @@ enum Command {
     Run(run::Args),
     /// Run the gateway with a local certificate, in front of a small built-in server.
     Dev(dev::Args),
+    /// Run the minimal backend service: accounts, records, files.
+    Backend(backend::Args),
     /// Find every mistake in configuration files, without touching anything else.
     #[command(short_flag = 't')]
     Check(check::Args),
@@ -136,6 +139,7 @@ impl Command {
         match self {
             Command::Run(args) => run::run(&args),
             Command::Dev(args) => dev::run(&args),
+            Command::Backend(args) => backend::run(&args),
             Command::Check(args) => check::run(&args),
             Command::Explain(args) => explain::run(&args),
             Command::Test(args) => test::run(&args),

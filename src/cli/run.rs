@@ -72,7 +72,7 @@ pub(super) fn settings(path: &Path) -> Result<Settings, Exit> {
     Ok(settings)
 }
 
-fn look() -> Look {
+pub(super) fn look() -> Look {
     match std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
         true => Look::Colour,
         false => Look::Plain,

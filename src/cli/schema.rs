@@ -8,7 +8,7 @@ pub(super) struct Args {
     /// Which file the schema is for.
     #[arg(value_enum, default_value_t, conflicts_with = "reference")]
     file: File,
-    /// Print the reference page (docs/reference.md) instead: every word of both files.
+    /// Print the reference page (docs/reference.md) instead: every word of all files.
     #[arg(long)]
     reference: bool,
 }
@@ -20,6 +20,8 @@ enum File {
     Routes,
     /// `edge.toml`
     Edge,
+    /// `backend.toml`
+    Backend,
 }
 
 pub(super) fn run(args: &Args) -> Exit {
@@ -27,5 +29,6 @@ pub(super) fn run(args: &Args) -> Exit {
         (true, _) => print(&page::text()),
         (false, File::Routes) => print(&schema::text(&schema::document())),
         (false, File::Edge) => print(&schema::text(&schema::settings())),
+        (false, File::Backend) => print(&schema::text(&schema::backend())),
     }
 }

@@ -31,6 +31,7 @@ fn reported(name: &str, text: &str) -> String {
     let problems = match kind(text) {
         Kind::Document => read::document(text, &references).1,
         Kind::Settings => read::settings(text, &references, &variables).1,
+        Kind::Backend => read::boot::<crate::settings::backend::Backend>(text, &references, &variables).1,
     };
     report(name, text, &problems)
 }

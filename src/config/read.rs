@@ -12,6 +12,7 @@ use super::tree::{self, Node, Value};
 use super::{Document, References};
 use crate::problem::{Path, Problem};
 use crate::settings::Settings;
+use crate::settings::backend::Backend;
 
 /// The version of the format that this gateway reads.
 const FORMAT: i64 = 1;
@@ -23,6 +24,26 @@ pub enum Kind {
     Document,
     /// `edge.toml`
     Settings,
+    /// `backend.toml`
+    Backend,
+}
+
+/// Words of a file that is read at boot.
+pub trait Boot: DeserializeOwned {
+    /// Adds every mistake of meaning.
+    fn check(&self, problems: &mut Vec<Problem>);
+}
+
+impl Boot for Settings {
+    fn check(&self, problems: &mut Vec<Problem>) {
+        Settings::check(self, problems);
+    }
+}
+
+impl Boot for Backend {
+    fn check(&self, problems: &mut Vec<Problem>) {
+        Backend::check(self, problems);
+    }
 }
 
 /// Words as far as they could be read. Good for finding more mistakes; to be applied only when `finish` gives them.
@@ -88,10 +109,19 @@ pub fn draft_document(text: &str, references: &References) -> Draft<Document> {
 
 /// As `draft_document`, the meaning of settings checked too.
 pub fn draft_settings(text: &str, references: &References, variables: &[(String, String)]) -> Draft<Settings> {
-    let mut draft: Draft<Settings> = draft(text, references, variables);
+    draft_boot(text, references, variables)
+}
+
+/// Reads any file that is read at boot.
+pub fn boot<T: Boot>(text: &str, references: &References, variables: &[(String, String)]) -> (Option<T>, Vec<Problem>) {
+    draft_boot(text, references, variables).finish(text)
+}
+
+fn draft_boot<T: Boot>(text: &str, references: &References, variables: &[(String, String)]) -> Draft<T> {
+    let mut draft: Draft<T> = draft(text, references, variables);
     let mut more = Vec::new();
-    if let Some(settings) = draft.words() {
-        settings.check(&mut more);
+    if let Some(words) = draft.words() {
+        words.check(&mut more);
     }
     draft.add(references, more);
     for Override { variable, at } in overrides::places(text, variables) {
@@ -139,11 +169,29 @@ fn other_format(root: &Node<'_>) -> Option<Problem> {
     }
 }
 
-/// Tells settings from a document by the keys at the top. An empty text is a document.
+/// Tells what a text is by the keys at the top. An empty text is a document.
 pub fn kind(text: &str) -> Kind {
     let (document, settings) = telling_keys(text);
-    if settings > document { Kind::Settings } else { Kind::Document }
+    match settings > document {
+        true if is_backend(text) => Kind::Backend,
+        true => Kind::Settings,
+        false => Kind::Document,
+    }
 }
+
+/// Tells `backend.toml` from `edge.toml`: of the latter it has no listeners, routes or node.
+fn is_backend(text: &str) -> bool {
+    let root = tree::parse(text).root;
+    let Value::Table(entries) = &root.value else { return false };
+    let count = |words: &[&str]| entries.iter().filter(|entry| words.contains(&entry.key.as_ref())).count();
+    let address = matches!(root.child("listen").map(|node| &node.value), Some(Value::Text(_)));
+    let listeners = root.child("listen").is_some() && !address;
+    let backend = count(BACKEND) + usize::from(address);
+    backend > count(&["routes", "node", "state", "health", "traces", "dns"]) + usize::from(listeners)
+}
+
+/// Keys at the top that only `backend.toml` has.
+const BACKEND: &[&str] = &["data", "token", "accounts", "uploads"];
 
 /// Whether a text is a document beyond doubt: one that says nothing is none.
 pub fn is_document(text: &str) -> bool {
@@ -170,7 +218,8 @@ fn telling_keys(text: &str) -> (usize, usize) {
     ]) + entries.iter().filter(|e| e.key == "routes" && matches!(e.node.value, Value::List(_))).count();
     let settings =
         known(&["node", "state", "listen", "health", "admin", "trust", "limits", "dns", "log", "traces", "drain"])
-            + known(&["certificate", "ca", "bus", "secrets"])
+            + known(&["certificate", "ca", "bus", "secrets", "fleet"])
+            + known(BACKEND)
             + entries.iter().filter(|e| e.key == "routes" && matches!(e.node.value, Value::Table(_))).count();
     (document, settings)
 }

@@ -1,4 +1,4 @@
-//! JSON Schema of both files: what editors complete and check while one types.
+//! JSON Schema of all files: what editors complete and check while one types.
 
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::Document;
 use crate::settings::Settings;
+use crate::settings::backend::Backend;
 
 /// The schema of a document (`routes.toml`).
 pub fn document() -> Value {
@@ -15,6 +16,11 @@ pub fn document() -> Value {
 /// The schema of settings (`edge.toml`).
 pub fn settings() -> Value {
     of::<Settings>("Tollgate edge")
+}
+
+/// The schema of the backend's settings (`backend.toml`).
+pub fn backend() -> Value {
+    of::<Backend>("Tollgate backend")
 }
 
 /// As the file in `config/` holds it.

@@ -195,6 +195,9 @@ fn tells_settings_from_a_document() {
         ("[[route]]\nname = 'a'", Kind::Document),
         ("[[routes]]\nname = 'a'", Kind::Document),
         ("[routes]\nfile = 'a'", Kind::Settings),
+        ("listen = '127.0.0.1:1'", Kind::Backend),
+        ("data = 'a'\n[admin]\n[log]", Kind::Backend),
+        ("[token]\n[[listen]]\nname = 'a'\n[routes]", Kind::Settings),
         ("[[listen]]\nname = 'a", Kind::Settings),
     ] {
         assert_eq!(kind(text), expect, "{text}");

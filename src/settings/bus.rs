@@ -43,15 +43,9 @@ pub struct Bus {
     /// JetStream domain, where the server is a leaf node and the streams are on its hub. Default: none.
     #[serde(default)]
     pub domain: Option<String>,
-    /// Secret of 32 characters or more, the same on every gateway of the fleet: certificates and accounts from CAs are kept on the bus, sealed with it, and one gateway orders for all. Usually `"${file:/run/secrets/seal}"`. Default: every gateway keeps its own in `state.dir`.
-    #[serde(default)]
-    pub seal: Option<Secret>,
     /// Copies that servers keep of what `push` and the controller make, 1 to 5. Default 1.
     #[serde(default = "one")]
     pub replicas: usize,
-    /// Requests whose access line is sent to the controller, in a second at most; what more there are it only counts. 0: none. Default 100.
-    #[serde(default = "requests")]
-    pub requests_per_second: u32,
     /// Events and telemetry that wait while the bus cannot be reached; beyond it the oldest telemetry goes first. Default 10000.
     #[serde(default = "buffer")]
     pub buffer: usize,
@@ -62,9 +56,6 @@ fn fleet() -> String {
 }
 fn one() -> usize {
     1
-}
-fn requests() -> u32 {
-    100
 }
 fn buffer() -> usize {
     10_000
@@ -83,9 +74,7 @@ impl Default for Bus {
             ca: None,
             certificate: None,
             domain: None,
-            seal: None,
             replicas: one(),
-            requests_per_second: requests(),
             buffer: buffer(),
         }
     }
@@ -130,11 +119,6 @@ impl Bus {
         if self.user.is_some() != self.password.is_some() {
             let (there, missing) = if self.user.is_some() { ("user", "password") } else { ("password", "user") };
             error(at.at(there), format!("`{there}` without `{missing}`"), "give both, or neither");
-        }
-        let short = |seal: &Secret| seal.expose().trim().len() < 32 && !seal.expose().contains("${");
-        if self.seal.as_ref().is_some_and(short) {
-            let help = "at least 32 characters, best random ones: `openssl rand -base64 32`";
-            error(at.at("seal"), "the secret is too short".to_owned(), help);
         }
         if !(1..=5).contains(&self.replicas) {
             error(

@@ -31,7 +31,7 @@ pub(super) fn check(settings: &Settings, error: Error<'_>) {
         authority(settings, name, ca, &at, error);
         if settings.state.dir.is_none() && settings.seal().is_none() {
             let help =
-                "set state.dir, or bus.seal for a fleet: without them every start would ask for new certificates";
+                "set state.dir, or fleet.seal for a fleet: without them every start would ask for new certificates";
             error(at, "there is no place to keep accounts and certificates".to_owned(), help);
         }
     }

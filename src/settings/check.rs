@@ -133,6 +133,11 @@ impl Settings {
         if let Some(bus) = &self.bus {
             bus.check(&top.at("bus"), error);
         }
+        self.fleet.check(&top.at("fleet"), error);
+        if self.fleet.seal.is_some() && self.bus.is_none() {
+            let help = "add [bus], or take it out";
+            error(top.at("fleet").at("seal"), "there is no bus to keep anything on".to_owned(), help);
+        }
         for name in self.secrets.keys().filter(|name| !is_name(name)) {
             error(top.at("secrets").at(name.as_str()), format!("`{name}` is not a name"), NAME_HELP);
         }
@@ -283,7 +288,7 @@ fn collector(endpoint: &str, at: Path, error: &mut dyn FnMut(Path, String, &str)
 
 /// Levels and filters of `tracing_subscriber::EnvFilter`. A bare word that is no level would be taken for the name of a
 /// module, and nothing else would be logged.
-fn is_level(filter: &str) -> bool {
+pub(super) fn is_level(filter: &str) -> bool {
     let level = |text: &str| ["off", "error", "warn", "info", "debug", "trace"].contains(&text);
     filter.split(',').all(|part| match part.split_once('=') {
         Some((target, part)) => !target.trim().is_empty() && level(part.trim()),

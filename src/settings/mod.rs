@@ -1,4 +1,4 @@
-//! Boot settings (`edge.toml`): what only a restart changes.
+//! Boot settings (`edge.toml`; `backend.toml` in `backend`): what only a restart changes.
 //!
 //! Addresses of listeners, files, secrets and whatever could run a program or read a file stand here and never in a
 //! document. Every field's comment is user documentation: it becomes the schema and `docs/reference.md`.
@@ -12,10 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::scalar::{OneOrMany, Secret, Span};
 
+pub mod backend;
 mod bus;
 mod certificate;
 mod certificates;
 mod check;
+mod fleet;
 mod limits;
 mod overload;
 mod source;
@@ -26,6 +28,7 @@ pub use certificate::{
     TsigKey,
 };
 pub use check::network;
+pub use fleet::Fleet;
 pub use limits::{Http2, Limits};
 pub use overload::Overload;
 pub use source::{Routes, RoutesOnBus};
@@ -69,6 +72,9 @@ pub struct Settings {
     /// The bus of the fleet. Default: the gateway is alone.
     #[serde(default)]
     pub bus: Option<Bus>,
+    /// What the gateway has in common with the others of its fleet.
+    #[serde(default)]
+    pub fleet: Fleet,
     /// Secrets by name, for documents to refer to as `${secret:NAME}` where a secret belongs. A document from the bus may use no other reference.
     #[serde(default)]
     pub secrets: BTreeMap<String, Secret>,
@@ -357,7 +363,7 @@ impl Settings {
 
     /// What the fleet's certificates are sealed with, if they are kept on the bus.
     pub fn seal(&self) -> Option<&Secret> {
-        self.bus.as_ref().filter(|bus| !bus.urls.is_empty()).and_then(|bus| bus.seal.as_ref())
+        self.fleet.seal.as_ref().filter(|_| self.bus.as_ref().is_some_and(|bus| !bus.urls.is_empty()))
     }
 
     /// Name in the fleet.

@@ -13,7 +13,7 @@ const SEAL: &str = "a seal of thirty-two characters or more";
 fn member(rig: &Rig, nats: &Nats, settings: &mut Settings, node: &str, reached: bool) {
     rig.settings(settings);
     nats.bus(settings, node);
-    settings.set("bus.seal", SEAL);
+    settings.set("fleet.seal", SEAL);
     if !reached {
         settings.at("listen", "http", "address", "127.0.0.1:0");
         settings.at("listen", "https", "address", "127.0.0.1:0");
@@ -55,7 +55,7 @@ async fn one_node_orders_any_answers_and_all_install() {
     // What stands on the bus is of no use to who has no seal.
     let wrong = Gateway::with(&document, |settings| {
         member(&rig, &nats, settings, "wrong", false);
-        settings.set("bus.seal", "another seal of thirty-two characters").remove("state");
+        settings.set("fleet.seal", "another seal of thirty-two characters").remove("state");
     })
     .await;
     assert!(!is_signed(&wrong, "one.test").await);

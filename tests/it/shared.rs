@@ -215,7 +215,7 @@ async fn access_lines_reach_the_stream_and_what_is_not_sent_is_counted() {
     let bus = prepared(&nats).await;
     let gateway = Gateway::with(&routes::answering("in"), |settings| {
         nats.bus(settings, "n1");
-        settings.set("bus.requests_per_second", 5);
+        settings.set("fleet.requests_per_second", 5);
     })
     .await;
     for _ in 0..40 {

@@ -59,6 +59,8 @@ fn busy() -> (Metrics, Readings) {
             tasks: BTreeMap::from([("resolver", 2)]),
             certificates,
             limits,
+            serving: "source",
+            bus: Some(BusReading { up: true, ..BusReading::default() }),
             ..Readings::default()
         },
     )

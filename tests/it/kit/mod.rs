@@ -21,6 +21,7 @@ macro_rules! eventually {
 }
 
 pub(crate) mod acme;
+pub(crate) mod backend;
 pub(crate) mod bind;
 pub(crate) mod body;
 pub(crate) mod client;

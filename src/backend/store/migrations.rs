@@ -1,0 +1,134 @@
+//! The schema, as the steps that lead to it. A step that was shipped is never changed: another is added.
+//!
+//! Times are milliseconds of the Unix epoch.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::StoreError;
+
+/// Each is applied whole or not at all. The number of those applied is the database's `user_version`.
+const STEPS: &[&str] = &["
+    CREATE TABLE users (
+        id TEXT PRIMARY KEY,
+        email TEXT NOT NULL UNIQUE,
+        password TEXT NOT NULL,
+        role TEXT NOT NULL CHECK (role IN ('user', 'admin')),
+        created INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE sessions (
+        id TEXT PRIMARY KEY,
+        user TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+        created INTEGER NOT NULL,
+        expires INTEGER NOT NULL,
+        revoked INTEGER
+    ) STRICT;
+    CREATE INDEX sessions_user ON sessions (user, created);
+    CREATE INDEX sessions_expires ON sessions (expires);
+    -- Digests only: whoever reads the database cannot log in with what is there.
+    CREATE TABLE refresh_tokens (
+        digest BLOB PRIMARY KEY,
+        session TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+        expires INTEGER NOT NULL,
+        used INTEGER
+    ) STRICT;
+    CREATE INDEX refresh_tokens_session ON refresh_tokens (session);
+    CREATE TABLE signing_keys (
+        id TEXT PRIMARY KEY,
+        pkcs8 BLOB NOT NULL,
+        signs_from INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE collections (
+        name TEXT PRIMARY KEY,
+        rules TEXT NOT NULL,
+        created INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE records (
+        collection TEXT NOT NULL REFERENCES collections (name) ON DELETE CASCADE,
+        id TEXT NOT NULL,
+        owner TEXT,
+        data TEXT NOT NULL,
+        revision INTEGER NOT NULL,
+        created INTEGER NOT NULL,
+        updated INTEGER NOT NULL,
+        PRIMARY KEY (collection, id)
+    ) STRICT;
+    CREATE INDEX records_created ON records (collection, created);
+    CREATE INDEX records_owner ON records (collection, owner, created);
+    CREATE TABLE files (
+        id TEXT PRIMARY KEY,
+        owner TEXT NOT NULL,
+        name TEXT NOT NULL,
+        type TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        sha256 TEXT NOT NULL,
+        read TEXT NOT NULL,
+        created INTEGER NOT NULL
+    ) STRICT;
+    -- Their bytes go a while later, so that a backup under way finds them.
+    CREATE TABLE files_removed (
+        id TEXT PRIMARY KEY,
+        removed INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE outbox (
+        sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        event TEXT NOT NULL,
+        payload TEXT NOT NULL,
+        created INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE counts (
+        name TEXT PRIMARY KEY,
+        value INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO collections VALUES (
+        'notes',
+        '{\"list\":\"owner\",\"read\":\"owner\",\"create\":\"user\",\"update\":\"owner\",\"delete\":\"owner\"}',
+        0
+    );
+    "];
+
+/// The version that this program reads and writes.
+pub(in crate::backend) fn newest() -> i64 {
+    STEPS.len() as i64
+}
+
+/// Brings a database to the newest version. One that is newer than that is left alone.
+pub(super) fn apply(connection: &mut Connection) -> Result<(), StoreError> {
+    loop {
+        let found = version(connection)?;
+        if found > newest() {
+            return Err(StoreError::Newer { found, known: newest() });
+        }
+        let Some(step) = usize::try_from(found).ok().and_then(|found| STEPS.get(found)) else { return Ok(()) };
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "user_version", found + 1)?;
+        transaction.commit()?;
+    }
+}
+
+pub(in crate::backend) fn version(connection: &Connection) -> Result<i64, rusqlite::Error> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_is_brought_up_to_date_once() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        for _ in 0..2 {
+            apply(&mut connection).unwrap();
+            assert_eq!(version(&connection).unwrap(), newest());
+        }
+    }
+
+    #[test]
+    fn a_newer_database_is_refused_and_left_as_it_is() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        connection.pragma_update(None, "user_version", newest() + 1).unwrap();
+        assert!(matches!(apply(&mut connection), Err(StoreError::Newer { .. })));
+        assert_eq!(version(&connection).unwrap(), newest() + 1);
+    }
+}
