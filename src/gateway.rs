@@ -225,6 +225,7 @@ impl Gateway {
                 metrics: gateway.telemetry.metrics.clone(),
                 pools,
                 live: gateway.control.live().clone(),
+                certificates: state.certificates.clone(),
             };
             joining::tell(membership, telling, &gateway.tasks);
         }

@@ -9,6 +9,7 @@ mod ask;
 mod certs;
 mod check;
 mod completion;
+mod controller;
 mod demo;
 mod dev;
 mod diff;
@@ -78,6 +79,8 @@ enum Command {
     Run(run::Args),
     /// Run the gateway with a local certificate, in front of a small built-in server.
     Dev(dev::Args),
+    /// Run the controller: control plane and dashboard of a fleet.
+    Controller(controller::Args),
     /// Find every mistake in configuration files, without touching anything else.
     #[command(short_flag = 't')]
     Check(check::Args),
@@ -130,6 +133,7 @@ impl Command {
         match self {
             Command::Run(args) => run::run(&args),
             Command::Dev(args) => dev::run(&args),
+            Command::Controller(args) => controller::run(&args),
             Command::Check(args) => check::run(&args),
             Command::Explain(args) => explain::run(&args),
             Command::Test(args) => test::run(&args),

@@ -18,7 +18,7 @@ use crate::source;
 use crate::telemetry::init_log;
 
 /// Set by harnesses that let the system choose ports (`address = "127.0.0.1:0"`).
-const PORTS_FILE: &str = "TOLLGATE_PORTS_FILE";
+pub(super) const PORTS_FILE: &str = "TOLLGATE_PORTS_FILE";
 /// Threads that are still in a system call at the end get this long.
 const LAST: Duration = Duration::from_millis(500);
 const SIGNALS: &str = "Signals: TERM and INT drain (a second INT ends at once), HUP reads routes, what they refer to and \
@@ -49,6 +49,15 @@ pub(super) fn run(args: &Args) -> Exit {
         }
     };
     on_threads(settings.threads(), serve(settings, successor_of.as_deref(), || {}))
+}
+
+/// The words of a file that is read at boot; or the report of their problems on stderr.
+pub(super) fn boot_settings<T: read::Boot>(path: &Path) -> Result<T, Exit> {
+    let name = path.display().to_string();
+    let text = source::file::read(path).map_err(|error| failed(&error))?;
+    let (settings, problems) = read::boot(&text, &References::resolve(), &from_environment());
+    eprint!("{}", report_as(look(), &name, &text, &problems));
+    settings.ok_or(Exit::Invalid)
 }
 
 /// The settings of a file, the log begun as they want it; or the report of their problems on stderr.

@@ -8,7 +8,7 @@ pub(super) struct Args {
     /// Which file the schema is for.
     #[arg(value_enum, default_value_t, conflicts_with = "reference")]
     file: File,
-    /// Print the reference page (docs/reference.md) instead: every word of both files.
+    /// Print the reference page (docs/reference.md) instead: every word of all files.
     #[arg(long)]
     reference: bool,
 }
@@ -20,6 +20,10 @@ enum File {
     Routes,
     /// `edge.toml`
     Edge,
+    /// `controller.toml`
+    Controller,
+    /// `alerts.toml`
+    Alerts,
 }
 
 pub(super) fn run(args: &Args) -> Exit {
@@ -27,5 +31,7 @@ pub(super) fn run(args: &Args) -> Exit {
         (true, _) => print(&page::text()),
         (false, File::Routes) => print(&schema::text(&schema::document())),
         (false, File::Edge) => print(&schema::text(&schema::settings())),
+        (false, File::Controller) => print(&schema::text(&schema::controller())),
+        (false, File::Alerts) => print(&schema::text(&schema::alerts())),
     }
 }

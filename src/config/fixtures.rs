@@ -31,6 +31,8 @@ fn reported(name: &str, text: &str) -> String {
     let problems = match kind(text) {
         Kind::Document => read::document(text, &references).1,
         Kind::Settings => read::settings(text, &references, &variables).1,
+        Kind::Controller => read::boot::<crate::settings::Controller>(text, &references, &variables).1,
+        Kind::Alerts => read::boot::<crate::settings::Alerts>(text, &references, &variables).1,
     };
     report(name, text, &problems)
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::print::report;
 use super::{Kind, References, kind, page, read, schema};
 use crate::scalar::Span;
+use crate::settings::{Alerts, Controller};
 
 fn shipped(file: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap_or_default()
@@ -18,6 +19,8 @@ fn generated_files_are_fresh() {
         ("docs/reference.md", page::text(), "tollgate schema --reference"),
         ("config/routes.schema.json", schema::text(&schema::document()), "tollgate schema"),
         ("config/edge.schema.json", schema::text(&schema::settings()), "tollgate schema edge"),
+        ("config/controller.schema.json", schema::text(&schema::controller()), "tollgate schema controller"),
+        ("config/alerts.schema.json", schema::text(&schema::alerts()), "tollgate schema alerts"),
     ] {
         if std::env::var_os("UPDATE_EXPECT").is_some() {
             std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(file), &text).expect("written");
@@ -53,6 +56,14 @@ fn check_file(text: &str, expect: Kind) {
             let (words, problems) = read::settings(text, &references, &[]);
             (words.is_some(), problems, schema::settings())
         }
+        Kind::Controller => {
+            let (words, problems) = read::boot::<Controller>(text, &references, &[]);
+            (words.is_some(), problems, schema::controller())
+        }
+        Kind::Alerts => {
+            let (words, problems) = read::boot::<Alerts>(text, &references, &[]);
+            (words.is_some(), problems, schema::alerts())
+        }
     };
     assert!(found && problems.is_empty(), "{}", report("example", text, &problems));
     let instance = serde_json::to_value(toml::from_str::<toml::Table>(text).expect("TOML")).expect("JSON");
@@ -74,7 +85,12 @@ fn links_of_the_reference_lead_somewhere() {
 
 #[test]
 fn shipped_files_read_and_validate() {
-    for (file, kind) in [("config/routes.toml", Kind::Document), ("config/edge.toml", Kind::Settings)] {
+    for (file, kind) in [
+        ("config/routes.toml", Kind::Document),
+        ("config/edge.toml", Kind::Settings),
+        ("config/controller.toml", Kind::Controller),
+        ("config/alerts.toml", Kind::Alerts),
+    ] {
         let text = shipped(file);
         check_file(&text, kind);
         check_file(&with_every_word(&text), kind);
@@ -83,7 +99,12 @@ fn shipped_files_read_and_validate() {
 
 #[test]
 fn shipped_files_show_every_word() {
-    for (file, schema) in [("config/routes.toml", schema::document()), ("config/edge.toml", schema::settings())] {
+    for (file, schema) in [
+        ("config/routes.toml", schema::document()),
+        ("config/edge.toml", schema::settings()),
+        ("config/controller.toml", schema::controller()),
+        ("config/alerts.toml", schema::alerts()),
+    ] {
         let text = shipped(file);
         let mut words = Vec::new();
         collect(&schema, &mut words);
@@ -118,7 +139,7 @@ fn collect<'s>(schema: &'s Value, words: &mut Vec<&'s str>) {
 #[test]
 fn comments_say_the_default_that_the_code_has() {
     let mut compared = 0;
-    for schema in [schema::document(), schema::settings()] {
+    for schema in [schema::document(), schema::settings(), schema::controller(), schema::alerts()] {
         compare(&schema, "", &mut compared);
     }
     assert!(compared > 40, "only {compared} defaults were compared");

@@ -1,4 +1,4 @@
-//! `docs/reference.md`: every word of both files with type, default and meaning, from the schemas.
+//! `docs/reference.md`: every word of all files with type, default and meaning, from the schemas.
 //!
 //! The words and their comments are the source; a test holds the page to them.
 
@@ -14,9 +14,10 @@ const INTRODUCTION: &str = "\
 
 # Configuration reference
 
-Two files, both TOML. What stands in `edge.toml` is read at boot; what stands in `routes.toml` may change at any moment.
-`tollgate check FILE..` tells every mistake with its place. Unknown keys are mistakes. `config/edge.toml` and
-`config/routes.toml` show every word in its place; `tollgate schema` prints JSON Schemas for editors.
+Files in TOML. What stands in `edge.toml` is read at boot; what stands in `routes.toml` may change at any moment;
+`controller.toml` and `alerts.toml` are of the controller (docs/controller.md). `tollgate check FILE..` tells every mistake
+with its place. Unknown keys are mistakes. The files in `config/` show every word in its place; `tollgate schema` prints
+JSON Schemas for editors.
 
 | kind of value | how it is written |
 |---|---|
@@ -40,8 +41,14 @@ name, `-` and `.` written as `_`: `TOLLGATE__LISTEN__PUBLIC__ADDRESS=[::]:8443`.
 /// The page as the file holds it.
 pub fn text() -> String {
     let mut page = INTRODUCTION.to_owned();
-    for (file, schema) in [("routes.toml", schema::document()), ("edge.toml", schema::settings())] {
-        let mut writer = Writer { root: &schema, written: BTreeMap::new(), sections: String::new() };
+    for (file, prefix, schema) in [
+        ("routes.toml", "", schema::document()),
+        ("edge.toml", "", schema::settings()),
+        // Several files have sections of the same name.
+        ("controller.toml", "controller.", schema::controller()),
+        ("alerts.toml", "alerts.", schema::alerts()),
+    ] {
+        let mut writer = Writer { root: &schema, prefix, written: BTreeMap::new(), sections: String::new() };
         writer.section(file, "", &[&schema]);
         page.push_str(&writer.sections);
     }
@@ -50,6 +57,8 @@ pub fn text() -> String {
 
 struct Writer<'s> {
     root: &'s Value,
+    /// Stands before the titles of sections.
+    prefix: &'static str,
     /// Types that have a section already, and where.
     written: BTreeMap<String, String>,
     sections: String,
@@ -89,7 +98,7 @@ impl<'s> Writer<'s> {
                     let _ = write!(meaning, "<br>{word}");
                 }
                 let default = default(schema, said, required.contains(&key.as_str()));
-                let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                let below = if path.is_empty() { format!("{}{key}", self.prefix) } else { format!("{path}.{key}") };
                 let below = format!("{below}{}", shape.below);
                 let mut kind = shape.kind.clone();
                 if !shape.tables.is_empty() && !text.starts_with("See `") {

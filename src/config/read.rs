@@ -11,7 +11,7 @@ use super::place::Places;
 use super::tree::{self, Node, Value};
 use super::{Document, References};
 use crate::problem::{Path, Problem};
-use crate::settings::Settings;
+use crate::settings::{Alerts, Controller, Settings};
 
 /// The version of the format that this gateway reads.
 const FORMAT: i64 = 1;
@@ -23,6 +23,34 @@ pub enum Kind {
     Document,
     /// `edge.toml`
     Settings,
+    /// `controller.toml`
+    Controller,
+    /// `alerts.toml`
+    Alerts,
+}
+
+/// Words of a file that is read at boot, or as one such.
+pub trait Boot: DeserializeOwned {
+    /// Adds every mistake of meaning.
+    fn check(&self, problems: &mut Vec<Problem>);
+}
+
+impl Boot for Settings {
+    fn check(&self, problems: &mut Vec<Problem>) {
+        Settings::check(self, problems);
+    }
+}
+
+impl Boot for Controller {
+    fn check(&self, problems: &mut Vec<Problem>) {
+        Controller::check(self, problems);
+    }
+}
+
+impl Boot for Alerts {
+    fn check(&self, problems: &mut Vec<Problem>) {
+        Alerts::check(self, problems);
+    }
 }
 
 /// Words as far as they could be read. Good for finding more mistakes; to be applied only when `finish` gives them.
@@ -88,10 +116,19 @@ pub fn draft_document(text: &str, references: &References) -> Draft<Document> {
 
 /// As `draft_document`, the meaning of settings checked too.
 pub fn draft_settings(text: &str, references: &References, variables: &[(String, String)]) -> Draft<Settings> {
-    let mut draft: Draft<Settings> = draft(text, references, variables);
+    draft_boot(text, references, variables)
+}
+
+/// Reads any file that is read at boot.
+pub fn boot<T: Boot>(text: &str, references: &References, variables: &[(String, String)]) -> (Option<T>, Vec<Problem>) {
+    draft_boot(text, references, variables).finish(text)
+}
+
+fn draft_boot<T: Boot>(text: &str, references: &References, variables: &[(String, String)]) -> Draft<T> {
+    let mut draft: Draft<T> = draft(text, references, variables);
     let mut more = Vec::new();
-    if let Some(settings) = draft.words() {
-        settings.check(&mut more);
+    if let Some(words) = draft.words() {
+        words.check(&mut more);
     }
     draft.add(references, more);
     for Override { variable, at } in overrides::places(text, variables) {
@@ -139,10 +176,30 @@ fn other_format(root: &Node<'_>) -> Option<Problem> {
     }
 }
 
-/// Tells settings from a document by the keys at the top. An empty text is a document.
+/// Tells what a text is by the keys at the top. An empty text is a document.
 pub fn kind(text: &str) -> Kind {
+    if let Some(kind) = of_controller(text) {
+        return kind;
+    }
     let (document, settings) = telling_keys(text);
     if settings > document { Kind::Settings } else { Kind::Document }
+}
+
+/// Tells `controller.toml` and `alerts.toml` from the others, by what only they have.
+fn of_controller(text: &str) -> Option<Kind> {
+    let root = tree::parse(text).root;
+    let Value::Table(entries) = &root.value else { return None };
+    let count = |words: &[&str]| entries.iter().filter(|entry| words.contains(&entry.key.as_ref())).count();
+    let desk = matches!(root.child("listen").map(|node| &node.value), Some(Value::Table(_)));
+    let listeners = root.child("listen").is_some() && !desk;
+    let alerts = count(&["alert", "notify"]);
+    let controller = count(&["watch", "keep", "alerts", "documents"]) + usize::from(desk);
+    let others = count(&["routes", "node", "state", "route", "upstream", "host"]) + usize::from(listeners);
+    match () {
+        () if alerts > controller && alerts > others => Some(Kind::Alerts),
+        () if controller > others => Some(Kind::Controller),
+        () => None,
+    }
 }
 
 /// Whether a text is a document beyond doubt: one that says nothing is none.

@@ -1,11 +1,11 @@
-//! JSON Schema of both files: what editors complete and check while one types.
+//! JSON Schema of all files: what editors complete and check while one types.
 
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
 use super::Document;
-use crate::settings::Settings;
+use crate::settings::{Alerts, Controller, Settings};
 
 /// The schema of a document (`routes.toml`).
 pub fn document() -> Value {
@@ -15,6 +15,16 @@ pub fn document() -> Value {
 /// The schema of settings (`edge.toml`).
 pub fn settings() -> Value {
     of::<Settings>("Tollgate edge")
+}
+
+/// The schema of the controller's settings (`controller.toml`).
+pub fn controller() -> Value {
+    of::<Controller>("Tollgate controller")
+}
+
+/// The schema of alert rules (`alerts.toml`).
+pub fn alerts() -> Value {
+    of::<Alerts>("Tollgate alerts")
 }
 
 /// As the file in `config/` holds it.

@@ -196,6 +196,10 @@ fn tells_settings_from_a_document() {
         ("[[routes]]\nname = 'a'", Kind::Document),
         ("[routes]\nfile = 'a'", Kind::Settings),
         ("[[listen]]\nname = 'a", Kind::Settings),
+        ("token = 'a'\n[listen]\naddress = 'b'\n[bus]", Kind::Controller),
+        ("[keep]\nevents = '1d'", Kind::Controller),
+        ("[[alert]]\nname = 'a'", Kind::Alerts),
+        ("[notify.ops]\nwebhook = 'a'", Kind::Alerts),
     ] {
         assert_eq!(kind(text), expect, "{text}");
     }

@@ -15,8 +15,8 @@ use crate::bus::{Bus, Post};
 mod report;
 mod traffic;
 
-pub use report::{Node, Report, Reporter, reports, words};
-pub use traffic::{Counted, RouteTraffic, Traffic, UpstreamTraffic, tell};
+pub use report::{CertificateReport, Node, Report, Reporter, reports, unread, words};
+pub use traffic::{Counted, ROUTES_MAX, RouteTraffic, Traffic, UpstreamTraffic, tell};
 
 /// How a node takes part in its fleet. Clones share it.
 #[derive(Clone, Debug)]

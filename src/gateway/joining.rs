@@ -11,13 +11,14 @@ use crate::bus::{self, Post, Role};
 use crate::config::{References, Secrets};
 use crate::control::drain::Drain;
 use crate::control::{Fallback, Status};
-use crate::fleet::{self, Counted, Membership, Reporter, RouteTraffic, Traffic, UpstreamTraffic};
+use crate::fleet::{self, CertificateReport, Counted, Membership, Reporter, RouteTraffic, Traffic, UpstreamTraffic};
 use crate::ledger::{Ledger, Verifier, now_ms};
 use crate::settings::{RoutesOnBus, Settings};
 use crate::source::{self, Source};
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{BOUNDS_US, RouteMetrics};
+use crate::tls::Shown;
 use crate::upstream::{EndpointState, Pools};
 
 /// Joins the fleet that the settings name, if they name one. That no server of the bus answers yet is no failure.
@@ -86,12 +87,14 @@ pub(super) struct Telling {
     pub(super) metrics: Metrics,
     pub(super) pools: Arc<Pools>,
     pub(super) live: Arc<crate::routes::Live>,
+    pub(super) certificates: Arc<dyn Fn() -> Vec<Shown> + Send + Sync>,
 }
 
 pub(super) fn tell(membership: &Membership, telling: Telling, tasks: &Tasks) {
-    let Telling { status, drain, listening, metrics, pools, live } = telling;
+    let Telling { status, drain, listening, metrics, pools, live, certificates } = telling;
     let ready = Arc::new(move || listening.load(Ordering::Acquire));
-    let reporter = Reporter { membership: membership.clone(), status, drain, ready };
+    let certificates = Arc::new(move || certificates().into_iter().map(certificate).collect());
+    let reporter = Reporter { membership: membership.clone(), status, drain, ready, certificates };
     tasks.spawn_forever("fleet.report", reporter.run());
     let (node, region, started_at_ms) = (membership.node.to_string(), membership.region.clone(), now_ms());
     let read = move || {
@@ -114,6 +117,11 @@ pub(super) fn tell(membership: &Membership, telling: Telling, tasks: &Tasks) {
         }
     };
     tasks.spawn_forever("fleet.traffic", fleet::tell(membership.clone(), read));
+}
+
+fn certificate(shown: Shown) -> CertificateReport {
+    let Shown { name, source, not_after_unix, last_error, .. } = shown;
+    CertificateReport { name, source, not_after_unix, failing: last_error.is_some() }
 }
 
 fn counted(route: &RouteMetrics) -> Counted {

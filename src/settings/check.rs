@@ -11,7 +11,8 @@ use super::certificates;
 use super::{Admin, HttpVersion, Limits, Listen, ListenProtocol, Settings, UnknownNames};
 use crate::problem::{Path, Problem};
 
-const ADDRESS_HELP: &str = "write `address:port` with an IP address: \"[::]:443\" (both families), \"127.0.0.1:8080\"";
+pub(super) const ADDRESS_HELP: &str =
+    "write `address:port` with an IP address: \"[::]:443\" (both families), \"127.0.0.1:8080\"";
 const ADMIN_HELP: &str = "write \"127.0.0.1:9090\" or \"unix:/run/tollgate/admin.sock\"";
 /// Far beyond any machine's cores.
 const THREADS_MAX: usize = 1024;
@@ -283,7 +284,7 @@ fn collector(endpoint: &str, at: Path, error: &mut dyn FnMut(Path, String, &str)
 
 /// Levels and filters of `tracing_subscriber::EnvFilter`. A bare word that is no level would be taken for the name of a
 /// module, and nothing else would be logged.
-fn is_level(filter: &str) -> bool {
+pub(super) fn is_level(filter: &str) -> bool {
     let level = |text: &str| ["off", "error", "warn", "info", "debug", "trace"].contains(&text);
     filter.split(',').all(|part| match part.split_once('=') {
         Some((target, part)) => !target.trim().is_empty() && level(part.trim()),

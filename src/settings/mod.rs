@@ -12,20 +12,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::scalar::{OneOrMany, Secret, Span};
 
+mod alerts;
 mod bus;
 mod certificate;
 mod certificates;
 mod check;
+mod controller;
 mod limits;
 mod overload;
 mod source;
 mod trust;
+pub use alerts::{Alert, Alerts, Bad, Drift, Expiry, Latency, Notify, Rate, Silence, When};
 pub use bus::Bus;
+pub(crate) use bus::is_fleet_name;
 pub use certificate::{
     AcmeOf, Ca, Certificate, CertificateFiles, ClientCa, DnsProof, ExternalAccount, Internal, OnDemand, TsigAlgorithm,
     TsigKey,
 };
 pub use check::network;
+pub use controller::{Controller, Desk, Documents, Keep, OwnLog, Watch};
 pub use limits::{Http2, Limits};
 pub use overload::Overload;
 pub use source::{Routes, RoutesOnBus};
