@@ -137,7 +137,8 @@ async fn finish(state: &State, decision: Decision) -> Result<(), Failure> {
         "revision": pointer.revision, "digest": pointer.digest, "author": pointer.author, "nodes": canary.nodes,
         "why": why, "trial": trial, "elsewhere": elsewhere, "ran_s": ran_s,
     });
-    state.event(outcome, &format!("canary/{entry}"), more).await?;
+    let id = format!("canary/{}/{}", canary.started_at_ms, pointer.digest);
+    state.event(outcome, &id, more).await?;
     state.bus.bucket(&state.fleet.shared()).await?.remove(DECISION, None).await?;
     Ok(())
 }

@@ -11,10 +11,13 @@ use super::State;
 use super::alerts::Standing;
 use crate::bus::{Entry, Seen};
 use crate::fleet::Report;
-use crate::ledger::{self, Canary, Pointer};
+use crate::ledger::{self, Canary, Pointer, now_ms};
 
 /// A node that has not written for so long is no part of the fleet any more.
 const FORGOTTEN_MS: u64 = 24 * 3600 * 1000;
+
+/// Nodes are back and have reported so long after the bus is.
+const SETTLES_MS: u64 = 15_000;
 
 #[derive(Debug, Default)]
 pub(super) struct Picture(Mutex<Inner>);
@@ -32,6 +35,8 @@ pub(super) struct Inner {
     pub(super) seen: [bool; 3],
     /// Why the bus cannot be read now.
     pub(super) lost: Option<String>,
+    /// Until then a node may look silent only because the bus was away.
+    pub(super) settled_at_ms: u64,
 }
 
 /// A service whose readiness is watched.
@@ -166,7 +171,12 @@ impl Picture {
     fn replace(&self, part: Part, entries: BTreeMap<String, Entry>) {
         let mut inner = self.inner();
         match part {
-            Part::Nodes => inner.nodes.clear(),
+            Part::Nodes => {
+                inner.nodes.clear();
+                if inner.seen.get(part as usize) == Some(&true) {
+                    inner.settled_at_ms = now_ms() + SETTLES_MS;
+                }
+            }
             Part::Documents => (inner.head, inner.canary) = (None, None),
             Part::Alerts => inner.alerts.clear(),
         }

@@ -146,7 +146,8 @@ fn drifts(facts: &Facts<'_>, add: &mut dyn FnMut(&str, String)) {
 fn silences(of: Option<&str>, facts: &Facts<'_>, add: &mut dyn FnMut(&str, String)) {
     let meant = |name: &str| of.is_none_or(|of| of == name);
     let now = facts.now_ms;
-    for report in facts.picture.nodes.values().filter(|report| meant(&report.who.node)) {
+    let settled = now >= facts.picture.settled_at_ms;
+    for report in facts.picture.nodes.values().filter(|report| settled && meant(&report.who.node)) {
         if facts.picture.stand(report, now) == Stand::Silent {
             add(
                 &report.who.node,
@@ -245,6 +246,8 @@ mod tests {
         };
         check("silence = {}", &picture, &["gone", "down"]);
         check("silence = { of = 'down' }", &picture, &["down"]);
+        let unsettled = Inner { settled_at_ms: NOW + 1, ..picture.clone() };
+        check("silence = {}", &unsettled, &["down"]);
         check("expiry = {}", &picture, &["c1 on ending", "c2000 on ending"]);
         check("drift = {}", &picture, &[]);
         let pointer = |digest: &str| serde_json::json!({ "revision": 2, "digest": digest, "parent": 1, "author": "", "reason": "", "at_ms": 0 });

@@ -106,7 +106,8 @@ fn row(node: &NodeView) -> Markup {
                 (chip(class, stand.name()))
                 @if report.serving != "source" { " " (chip("warn", &report.serving.replace('_', " "))) }
                 @if !report.ready && *stand != Stand::Left { " " (chip("bad", "not ready")) }
-                @if let Some(problem) = &report.problem { details { summary { "problem" } pre { (problem) } } }
+                // No <details>: patching would shut it again every two seconds.
+                @if let Some(problem) = &report.problem { div class="long" { (problem) } }
             }
             @match rate { Some(rate) => (rate_cells(rate)), None => { td class="number" colspan="5" { "–" } } }
             td class="number" { (connections.map_or("–".to_owned(), |number| number.to_string())) }

@@ -23,8 +23,10 @@ macro_rules! eventually {
 pub(crate) mod acme;
 pub(crate) mod bind;
 pub(crate) mod body;
+pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod collector;
+pub(crate) mod controller;
 pub(crate) mod dns;
 pub(crate) mod frames;
 pub(crate) mod gateway;
