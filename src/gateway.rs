@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin;
-use crate::bus::ConnectError;
+use crate::bus::{Bus, ConnectError};
 use crate::control::drain::Drain;
 use crate::control::last_good::LastGood;
 use crate::control::{self, BootError, Handle};
@@ -83,6 +83,8 @@ pub struct Options {
     pub successor: Option<Successor>,
     /// Where the bound addresses are written as JSON, by listener name, once everything listens.
     pub ports_file: Option<PathBuf>,
+    /// A bus within the process, in the place of the one that the settings name.
+    pub bus: Option<Bus>,
 }
 
 /// A running gateway.
@@ -119,7 +121,7 @@ async fn look_again(revocations: Arc<Revocations>) {
 impl Gateway {
     /// Starts everything. When it returns, every listener accepts.
     pub async fn start(settings: Settings, options: Options) -> Result<Gateway, StartError> {
-        let Options { mut inherited, successor, ports_file } = options;
+        let Options { mut inherited, successor, ports_file, bus } = options;
         let tasks = Tasks::default();
         let (telemetry, sending) = Telemetry::open(&settings)?;
         if let Some(sending) = sending {
@@ -142,7 +144,7 @@ impl Gateway {
         };
         let revocations = Arc::new(revocations);
         tasks.spawn_forever("revocations", look_again(revocations.clone()));
-        let membership = joining::join(&settings, &tasks).await?;
+        let membership = joining::join(&settings, bus, &tasks).await?;
         let shared = joining::sealed(&settings, membership.as_ref(), &tasks).await?;
         let identities = Arc::new(Identities::open(&settings, shared.as_ref())?);
         if let (Some(shared), Some(acme)) = (&shared, identities.acme()) {
@@ -232,6 +234,7 @@ impl Gateway {
                 access: gateway.telemetry.access.clone(),
                 revocations,
                 requests_per_second: gateway.settings.fleet.requests_per_second,
+                certificates: state.certificates.clone(),
             };
             joining::tell(membership, telling, &gateway.tasks);
         }

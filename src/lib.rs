@@ -7,6 +7,7 @@ pub mod bus;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod controller;
 pub mod durable;
 pub mod facts;
 pub mod fetch;

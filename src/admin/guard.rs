@@ -103,7 +103,7 @@ pub(super) async fn check(State(guard): State<Arc<Guard>>, request: Request, nex
 }
 
 /// The one `Host`; a target in absolute form must name the same.
-fn authority(request: &Request) -> Option<Authority> {
+pub fn authority(request: &Request) -> Option<Authority> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let (host, None) = (hosts.next()?, hosts.next()) else { return None };
     let host: Authority = host.to_str().ok()?.parse().ok()?;
@@ -114,7 +114,7 @@ fn authority(request: &Request) -> Option<Authority> {
 }
 
 /// An origin is a scheme and an authority; TLS may end before us, so the scheme does not count.
-fn same_origin(origin: &HeaderValue, authority: &Authority) -> bool {
+pub fn same_origin(origin: &HeaderValue, authority: &Authority) -> bool {
     let Some((scheme, rest)) = origin.to_str().ok().and_then(|origin| origin.split_once("://")) else { return false };
     matches!(scheme, "http" | "https") && rest.eq_ignore_ascii_case(authority.as_str())
 }

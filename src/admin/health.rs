@@ -72,6 +72,6 @@ pub(super) async fn metrics(Extract(state): Extract<State>) -> Response {
     uncached(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text))
 }
 
-pub(super) fn uncached(answer: impl IntoResponse) -> Response {
+pub fn uncached(answer: impl IntoResponse) -> Response {
     ([(header::CACHE_CONTROL, "no-store")], answer).into_response()
 }

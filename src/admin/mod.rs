@@ -38,7 +38,10 @@ mod tap;
 mod views;
 
 pub use guard::{Guard, GuardError};
-pub use serve::{Listener, serve};
+pub use guard::{authority, same_origin};
+pub use health::uncached;
+pub use problem::answer as problem;
+pub use serve::{Leaving, Listener, Peer, serve};
 
 /// Bytes of a question.
 const BODY_MAX: usize = 64 << 10;

@@ -9,10 +9,12 @@ use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 /// Connections open at once; further ones wait to be accepted.
@@ -29,6 +31,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
+    /// https.
+    Tls(TcpListener, Arc<ServerConfig>),
 }
 
 impl From<TcpListener> for Listener {
@@ -47,9 +51,19 @@ impl From<UnixListener> for Listener {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LocalAddress(pub(super) Option<IpAddr>);
 
+/// Who is connected. An extension of every request.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Peer {
+    pub address: Option<IpAddr>,
+    /// It came over TLS.
+    pub encrypted: bool,
+    /// It has shown a certificate that the listener trusts.
+    pub proven: bool,
+}
+
 /// Cancelled when the process leaves: answers without an end end. An extension of every request.
 #[derive(Clone, Debug)]
-pub(super) struct Leaving(pub(super) CancellationToken);
+pub struct Leaving(pub CancellationToken);
 
 /// Serves until `shutdown`, then lets answers under way finish for a moment. Dropping it ends all connections.
 pub async fn serve(listener: impl Into<Listener>, router: Router, shutdown: CancellationToken) {
@@ -69,10 +83,16 @@ pub async fn serve(listener: impl Into<Listener>, router: Router, shutdown: Canc
             () = shutdown.cancelled() => break,
         };
         match accepted {
-            Ok((stream, local)) => {
+            Ok((stream, local, peer)) => {
                 let (router, shutdown) = (router.clone().layer(Extension(LocalAddress(local))), shutdown.clone());
+                let tls = match &listener {
+                    Listener::Tls(_, config) => Some(TlsAcceptor::from(config.clone())),
+                    Listener::Tcp(_) | Listener::Unix(_) => None,
+                };
                 connections.spawn(async move {
-                    converse(stream, router, shutdown).await;
+                    if let Some((stream, peer)) = greet(stream, peer, tls).await {
+                        converse(stream, router.layer(Extension(peer)), shutdown).await;
+                    }
                     drop(place);
                 });
             }
@@ -90,18 +110,34 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 impl Listener {
-    async fn accept(&self) -> io::Result<(Box<dyn Stream>, Option<IpAddr>)> {
+    async fn accept(&self) -> io::Result<(Box<dyn Stream>, Option<IpAddr>, Peer)> {
         match self {
-            Listener::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+            Listener::Tcp(listener) | Listener::Tls(listener, _) => {
+                let (stream, from) = listener.accept().await?;
                 let local = stream.local_addr()?.ip();
-                Ok((Box::new(stream), Some(local)))
+                Ok((Box::new(stream), Some(local), Peer { address: Some(from.ip()), ..Peer::default() }))
             }
             Listener::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((Box::new(stream), None))
+                Ok((Box::new(stream), None, Peer::default()))
             }
         }
+    }
+}
+
+/// The handshake, if there is one.
+async fn greet(stream: Box<dyn Stream>, peer: Peer, tls: Option<TlsAcceptor>) -> Option<(Box<dyn Stream>, Peer)> {
+    let Some(tls) = tls else { return Some((stream, peer)) };
+    match tokio::time::timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
+        Ok(Ok(stream)) => {
+            let proven = stream.get_ref().1.peer_certificates().is_some_and(|chain| !chain.is_empty());
+            Some((Box::new(stream), Peer { encrypted: true, proven, ..peer }))
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a handshake failed");
+            None
+        }
+        Err(_) => None,
     }
 }
 

@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::names::Fleet;
-use crate::bus::{Auth, Bus, ConnectError, Nats, Options, Role};
+use crate::bus::{self, Bus, ConnectError, Role};
 use crate::settings;
 use crate::tasks::Tasks;
 use keys::Ring;
@@ -112,7 +112,8 @@ impl Backend {
         let shelf = shelf.map_err(|source| StartError::Files { path: files::directory(&words.data), source })?;
         let bus = match bus {
             Some(bus) => Some(bus),
-            None => connect(&words.bus).await?,
+            None if words.bus.servers().is_empty() => None,
+            None => Some(bus::open(&words.bus, outbox::SERVICE, Role::Service).await?),
         };
         let metrics = Metrics::new().map_err(|error| StartError::Failed(error.to_string()))?;
         let state: State = Arc::new(Shared {
@@ -158,34 +159,6 @@ impl Backend {
         tasks.stop().await;
         self.state.store.close().await;
     }
-}
-
-/// The bus that the words name. That no server answers yet is no mistake.
-async fn connect(words: &settings::Bus) -> Result<Option<Bus>, ConnectError> {
-    let urls = words.servers();
-    if urls.is_empty() {
-        return Ok(None);
-    }
-    let secret = |secret: &Option<crate::scalar::Secret>| secret.as_ref().map(|it| it.expose().to_owned());
-    let auth = match (&words.credentials, secret(&words.nkey), secret(&words.token), &words.user) {
-        (Some(path), ..) => Auth::Credentials(path.clone()),
-        (_, Some(seed), ..) => Auth::Nkey(seed),
-        (_, _, Some(token), _) => Auth::Token(token),
-        (.., Some(user)) => {
-            Auth::Password { user: user.clone(), password: secret(&words.password).unwrap_or_default() }
-        }
-        _ => Auth::None,
-    };
-    let options = Options {
-        urls,
-        auth,
-        ca: words.ca.clone(),
-        client_certificate: words.certificate.as_ref().map(|files| (files.chain.clone(), files.key.clone())),
-        domain: words.domain.clone(),
-        replicas: words.replicas,
-        name: outbox::SERVICE.to_owned(),
-    };
-    Ok(Some(Bus::new(Nats::connect(&options, Role::Service).await?)))
 }
 
 fn run_tasks(state: &State, bus: Option<Bus>, tasks: &Tasks) {

@@ -4,18 +4,18 @@ use std::fs;
 use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 
-use super::load::unused_pools;
 use super::{Exit, Format, print};
 use crate::config::print::{Look, entries, report_as};
 use crate::config::{Kind, References, kind, read};
+use crate::control::proposal::unused_pools;
 use crate::problem::{Path as Place, Problem};
 use crate::routes::{self, Env};
-use crate::settings::Settings;
 use crate::settings::backend::Backend;
+use crate::settings::{Alerts, Controller, Settings};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// `edge.toml`, `routes.toml`, `backend.toml` or others like them; `-` is standard input. With an `edge.toml` the routes it names
+    /// `edge.toml`, `routes.toml`, `controller.toml`, `alerts.toml`, `backend.toml` or others like them; `-` is standard input. With an `edge.toml` the routes it names
     /// are checked as well, and the listeners that routes name are looked for there.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -87,10 +87,9 @@ fn check(files: &[PathBuf]) -> (Vec<Checked>, Vec<String>) {
         let name = if file.as_os_str() == "-" { "stdin".to_owned() } else { file.display().to_string() };
         match kind(&text) {
             Kind::Document => documents.push((name, text, None)),
-            Kind::Backend => {
-                let problems = read::boot::<Backend>(&text, &References::symbolic(), &[]).1;
-                checked.push(Checked { name, text, problems });
-            }
+            Kind::Backend => checked.push(boot::<Backend>(name, text)),
+            Kind::Controller => checked.push(boot::<Controller>(name, text)),
+            Kind::Alerts => checked.push(boot::<Alerts>(name, text)),
             Kind::Settings => {
                 let Checkup { mut problems, env, routes } = check_settings(&text);
                 if let Some(routes) = routes.filter(|routes| !files.iter().any(|file| same(file, routes))) {
@@ -112,6 +111,11 @@ fn check(files: &[PathBuf]) -> (Vec<Checked>, Vec<String>) {
         checked.push(Checked { name, text, problems });
     }
     (checked, unreadable)
+}
+
+fn boot<T: read::Boot>(name: String, text: String) -> Checked {
+    let (_, problems) = read::boot::<T>(&text, &References::symbolic(), &[]);
+    Checked { name, text, problems }
 }
 
 fn text_of(file: &Path) -> Result<String, String> {

@@ -9,7 +9,9 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use super::example::Example;
+use super::system::{Parts, System};
 use super::{Exit, demo, print, run};
+use crate::settings;
 use crate::tasks::Tasks;
 
 #[derive(Debug, clap::Args)]
@@ -26,6 +28,9 @@ pub(super) struct Args {
     /// Port of the health listener.
     #[arg(long, value_name = "PORT", default_value_t = 9100)]
     health: u16,
+    /// Port of the dashboard.
+    #[arg(long, value_name = "PORT", default_value_t = 9080)]
+    dashboard: u16,
     /// Run a system of `examples/` instead: its services and its routes.
     #[arg(long, value_name = "NAME", value_enum)]
     example: Option<Example>,
@@ -50,17 +55,29 @@ pub(super) fn run(args: &Args) -> Exit {
 async fn start(args: &Args, place: &Place) -> Result<Exit, Exit> {
     let tasks = Tasks::default();
     let failed = |error: io::Error| run::failed(&error);
+    let parts = match args.example {
+        Some(Example::CoreV2) => Parts::ControllerAndBackend,
+        Some(Example::PetBuilder | Example::ReplyInsights) | None => Parts::Controller,
+    };
+    let system = System::start(&place.dir, args.dashboard, parts).await.map_err(|error| run::failed(&error))?;
     let routes = match args.example {
-        Some(example) => example.start(&tasks).await.map_err(failed)?,
+        Some(example) => example.start(&tasks, system.backend()).await.map_err(failed)?,
         None => {
             let blue = demo::start("blue", &tasks).await.map_err(failed)?;
             routes_text(blue, demo::start("green", &tasks).await.map_err(failed)?)
         }
     };
     place.write(args, &routes).map_err(failed)?;
-    let settings = run::settings(&place.settings())?;
+    let mut settings = run::settings(&place.settings())?;
+    if args.example == Some(Example::CoreV2) {
+        // The document is on the bus, as in a fleet: the dashboard pushes it.
+        system.push(routes, "dev began").await.map_err(|error| run::failed(&error))?;
+        settings.routes = settings::Routes::on_bus(place.routes());
+    }
+    let invitation = place.invitation(args, &system);
     // To standard output: the log goes the other way.
-    let exit = run::serve(settings, None, || _ = print(&place.invitation(args))).await;
+    let exit = run::serve(settings, None, Some(system.bus.clone()), || _ = print(&invitation)).await;
+    system.stop().await;
     tasks.stop().await;
     Ok(exit)
 }
@@ -104,11 +121,11 @@ impl Place {
 
     fn settings_text(&self, args: &Args) -> String {
         let quoted = |path: &Path| toml::Value::String(path.display().to_string()).to_string();
-        let Args { http, https, admin, health, example: _, dir: _ } = args;
+        let Args { http, https, admin, health, dashboard: _, example: _, dir: _ } = args;
         format!(
             "# Written by `tollgate dev` at every start.\n\
              format = 1\n\
-             node = {{ name = \"tollgate-dev\" }}\n\
+             node = {{ name = \"tollgate-dev\", id = \"dev\" }}\n\
              state = {{ dir = {state} }}\n\
              health = {{ address = \"127.0.0.1:{health}\" }}\n\
              admin = {{ address = \"127.0.0.1:{admin}\" }}\n\
@@ -133,10 +150,15 @@ impl Place {
         )
     }
 
-    fn invitation(&self, args: &Args) -> String {
-        let Args { http, https, admin, health, example, dir: _ } = args;
-        let (ca, routes, access) = (self.ca(), self.routes(), self.access_log());
-        let (ca, routes, access) = (ca.display(), routes.display(), access.display());
+    fn invitation(&self, args: &Args, system: &System) -> String {
+        let Args { http, https, admin, health, dashboard: _, example, dir: _ } = args;
+        let (dashboard, token) = (system.dashboard(), &system.token);
+        let change = match example {
+            Some(Example::CoreV2) => format!("on the dashboard, under Documents: http://{dashboard}/"),
+            _ => self.routes().display().to_string(),
+        };
+        let (ca, access) = (self.ca(), self.access_log());
+        let (ca, access) = (ca.display(), access.display());
         let attempts = match example {
             Some(example) => example.try_this(*http),
             None => format!(
@@ -156,9 +178,10 @@ impl Place {
              {attempts}\
              \n\
              Change the routes while it runs\n  \
-               {routes}\n\
+               {change}\n\
              \n\
              Look inside\n  \
+               http://{dashboard}/                                  the dashboard; its token is {token}\n  \
                curl http://127.0.0.1:{admin}/config                 what is in force, and what is wrong with the newest edit\n  \
                curl http://127.0.0.1:{admin}/upstreams              endpoints and their health\n  \
                curl http://127.0.0.1:{health}/metrics\n  \
@@ -185,8 +208,10 @@ fn default_dir(name: &str) -> PathBuf {
 
 /// A message that names the port and the flag, before anything is started.
 fn check_ports(args: &Args) -> Result<(), String> {
-    let Args { http, https, admin, health, example: _, dir: _ } = *args;
-    for (flag, port) in [("--http", http), ("--https", https), ("--admin", admin), ("--health", health)] {
+    let Args { http, https, admin, health, dashboard, example: _, dir: _ } = *args;
+    for (flag, port) in
+        [("--http", http), ("--https", https), ("--admin", admin), ("--health", health), ("--dashboard", dashboard)]
+    {
         if let Err(error) = TcpListener::bind(("127.0.0.1", port)) {
             return Err(match error.kind() {
                 io::ErrorKind::AddrInUse => {
@@ -208,7 +233,7 @@ mod tests {
     use crate::upstream::Pools;
 
     fn args() -> Args {
-        Args { http: 0, https: 0, admin: 0, health: 0, example: None, dir: None }
+        Args { http: 0, https: 0, admin: 0, health: 0, dashboard: 0, example: None, dir: None }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::fleet::{Reach, Reached, asking, told};
 use super::load::failed;
 use super::{Exit, print};
+use crate::control::proposal::unified;
 use crate::source;
 
 #[derive(Debug, clap::Args)]
@@ -50,9 +51,4 @@ async fn side(reached: &Reached, named: &str) -> Result<(String, Arc<str>), Exit
     };
     let text = ledger.text(&pointer.digest).await.map_err(|error| told(&error))?;
     Ok((format!("revision {}", pointer.revision), text))
-}
-
-/// A unified diff; empty if nothing differs.
-pub(super) fn unified(old: (&str, &str), new: (&str, &str)) -> String {
-    similar::TextDiff::from_lines(old.1, new.1).unified_diff().header(old.0, new.0).to_string()
 }

@@ -1,6 +1,7 @@
 //! The systems of `examples/` that `dev` runs whole: their services on free ports of loopback, their routes pointed there.
 
 use std::io;
+use std::net::SocketAddr;
 
 use tokio::net::TcpListener;
 
@@ -14,6 +15,8 @@ mod reply_insights;
 /// A system under `examples/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Example {
+    /// Accounts, API and web page behind an edge, steered from a dashboard.
+    CoreV2,
     /// A modular monolith whose parts leave one by one.
     PetBuilder,
     /// Tokens of an auth service, an API in three instances, analytics over gRPC.
@@ -32,14 +35,22 @@ impl Example {
     /// As it is written on the command line.
     pub(super) fn name(self) -> &'static str {
         match self {
+            Example::CoreV2 => "core-v2",
             Example::PetBuilder => "pet-builder",
             Example::ReplyInsights => "reply-insights",
         }
     }
 
     /// Starts the services; the routes that lead to them.
-    pub(super) async fn start(self, tasks: &Tasks) -> io::Result<String> {
+    pub(super) async fn start(self, tasks: &Tasks, backend: Option<SocketAddr>) -> io::Result<String> {
         match self {
+            Example::CoreV2 => {
+                let backend = backend.ok_or_else(|| io::Error::other("the example needs the backend"))?;
+                let routes = include_str!("../../examples/core-v2/routes.toml");
+                // Nobody else's names are known on a laptop.
+                let routes = routes.replace("core-pocketbase.internal:8090", &backend.to_string());
+                Ok(routes.replace("core-nats.internal:8222", "127.0.0.1:8222"))
+            }
             Example::PetBuilder => {
                 let mut routes = include_str!("../../examples/pet-builder/routes.toml").to_owned();
                 for (reference, name) in PET_BUILDER {
@@ -59,6 +70,11 @@ impl Example {
 
     pub(super) fn try_this(self, http: u16) -> String {
         match self {
+            Example::CoreV2 => format!(
+                "  http://localhost:{http}/                           the web page: sign up, write notes\n  \
+                 curl -i http://localhost:{http}/api/collections      401: nobody asks\n  \
+                 curl -s http://localhost:{http}/api/auth/signup -H 'content-type: application/json' -d '{{\"email\": \"a@example.com\", \"password\": \"correct horse\"}}'\n"
+            ),
             Example::ReplyInsights => format!(
                 "  curl -i http://localhost:{http}/api/replies/7      401: nobody asks\n  \
                  TOKEN=$(curl -s http://localhost:{http}/auth/token -H 'content-type: application/json' -d '{{\"user\": \"alice\"}}' | sed 's/.*:\"//; s/\".*//')\n  \
@@ -117,8 +133,8 @@ mod tests {
     #[tokio::test]
     async fn every_service_has_its_place_in_the_routes() {
         let tasks = Tasks::default();
-        for example in [Example::PetBuilder, Example::ReplyInsights] {
-            let routes = example.start(&tasks).await.unwrap();
+        for example in [Example::CoreV2, Example::PetBuilder, Example::ReplyInsights] {
+            let routes = example.start(&tasks, Some("127.0.0.1:1".parse().unwrap())).await.unwrap();
             assert!(!routes.contains("${"), "{routes}");
         }
         tasks.stop().await;

@@ -5,12 +5,10 @@ use std::path::{Path, PathBuf};
 
 use super::Exit;
 use crate::config::{Document, References, print, read};
+use crate::control::proposal::unused_pools;
 use crate::problem::Problem;
 use crate::routes::{self, Env, Table};
-use crate::scalar::OneOrMany;
-use crate::settings::{Dns, Settings};
-use crate::tasks::Tasks;
-use crate::upstream::{Pools, ResolverError};
+use crate::settings::Settings;
 
 /// Where gateways keep their settings by default.
 const SETTINGS: &str = "config/edge.toml";
@@ -88,13 +86,6 @@ fn best<T>(read: impl Fn(&References) -> (Option<T>, Vec<Problem>)) -> (Option<T
     let symbolic = References::symbolic();
     let (words, problems) = read(&symbolic);
     (words, problems, symbolic)
-}
-
-/// Pools to compile against, which nobody will use. A name server is named so that those of this machine are not looked up;
-/// none is asked.
-pub(super) fn unused_pools() -> Result<Pools, ResolverError> {
-    let dns = Dns { servers: OneOrMany(vec!["127.0.0.1:53".to_owned()]), ..Dns::default() };
-    Pools::new(&dns, Tasks::default())
 }
 
 fn text_of(file: &Path) -> Result<(String, String), Exit> {

@@ -10,6 +10,7 @@ mod backend;
 mod certs;
 mod check;
 mod completion;
+mod controller;
 mod demo;
 mod dev;
 mod diff;
@@ -25,6 +26,7 @@ mod routes;
 mod run;
 mod schema;
 mod status;
+mod system;
 mod tail;
 mod test;
 mod version;
@@ -83,6 +85,8 @@ enum Command {
     Dev(dev::Args),
     /// Run the minimal backend service: accounts, records, files.
     Backend(backend::Args),
+    /// Run the controller: control plane and dashboard of a fleet.
+    Controller(controller::Args),
     /// Find every mistake in configuration files, without touching anything else.
     #[command(short_flag = 't')]
     Check(check::Args),
@@ -140,6 +144,7 @@ impl Command {
             Command::Run(args) => run::run(&args),
             Command::Dev(args) => dev::run(&args),
             Command::Backend(args) => backend::run(&args),
+            Command::Controller(args) => controller::run(&args),
             Command::Check(args) => check::run(&args),
             Command::Explain(args) => explain::run(&args),
             Command::Test(args) => test::run(&args),

@@ -6,15 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::fleet::{Reach, Reached, asking, author, told};
-use super::load::{failed, unused_pools};
+use super::load::failed;
 use super::{Exit, Format};
 use crate::bus::BusError;
-use crate::config::vocabulary::Vocabulary;
-use crate::config::{References, print, read};
-use crate::fleet::{Report, reports, words};
+use crate::config::print;
+use crate::control::proposal::{self, Proposal, unified};
+use crate::fleet::{Node, Report, reports, unread};
 use crate::ledger::{Draft, Head, Judged, LedgerError, Pointer, Signer, now_ms};
-use crate::problem::Problem;
-use crate::routes::{self, Env};
+use crate::routes::Env;
 use crate::scalar::{Secret, Span};
 use crate::source;
 
@@ -103,14 +102,8 @@ pub(super) fn run(args: &Args) -> Exit {
             let now = head.map(|head| Box::new(head.pointer));
             return Err(lost(&reached, LedgerError::Lost { now, expected: parent }).await);
         }
-        let requires = Vocabulary::document().used(&text);
-        let draft = Draft {
-            text,
-            author: args.saying.author.clone().unwrap_or_else(author),
-            reason: args.saying.reason.clone(),
-            requires,
-            rollback_of: None,
-        };
+        let draft =
+            proposal::draft(text, args.saying.author.clone().unwrap_or_else(author), args.saying.reason.clone());
         match args.canary {
             Some(share) => trial(&reached, draft, head.as_ref(), signer.as_ref(), share, args).await,
             None => publish(&reached, draft, head.as_ref(), signer.as_ref(), &args.saying).await,
@@ -173,30 +166,17 @@ fn document(file: &std::path::Path) -> Result<Arc<str>, Exit> {
 
 /// Whether a gateway would take this from the bus; what is wrong goes to standard error.
 fn check(name: &str, text: &str, env: Option<Env>) -> Result<(), Exit> {
-    let references = References::symbolic().foreign();
-    let mut draft = read::draft_document(text, &references);
-    let mut table = None;
-    if let Some(document) = draft.words() {
-        let env = env.unwrap_or_else(|| Env::assumed(document));
-        let pools = unused_pools().map_err(|error| failed(&error.to_string()))?;
-        let (compiled, problems) = routes::compile(document, &env, &pools);
-        draft.add(&references, problems);
-        table = compiled;
+    let proposal = Proposal::of(text, env).map_err(|error| failed(&error.to_string()))?;
+    eprint!("{}", print::report(name, text, &proposal.problems));
+    if proposal.is_good() {
+        return Ok(());
     }
-    let (document, problems) = draft.finish(text);
-    eprint!("{}", print::report(name, text, &problems));
-    let (Some(document), Some(table)) = (document, table) else { return Err(Exit::Invalid) };
-    if problems.iter().any(Problem::is_error) {
+    if proposal.table.is_none() {
         return Err(Exit::Invalid);
     }
-    let failing: Vec<Problem> =
-        routes::cases::run(&table, &document.test).iter().flat_map(|result| result.problems()).collect();
-    if failing.iter().any(Problem::is_error) {
-        eprint!("{}", print::report(name, text, &failing));
-        eprintln!("tollgate: {name} fails its own tests; nothing was pushed");
-        return Err(Exit::TestsFailed);
-    }
-    Ok(())
+    eprint!("{}", print::report(name, text, &proposal.failing));
+    eprintln!("tollgate: {name} fails its own tests; nothing was pushed");
+    Err(Exit::TestsFailed)
 }
 
 /// Puts a draft in force and waits if that was asked for.
@@ -245,7 +225,7 @@ async fn lost(reached: &Reached, error: LedgerError) -> Exit {
     match (before.await, reached.ledger.text(&now.digest).await) {
         (Ok(before), Ok(after)) => {
             let names = (format!("revision {expected}"), format!("revision {}", now.revision));
-            eprint!("{}", super::diff::unified((&names.0, &before), (&names.1, &after)));
+            eprint!("{}", unified((&names.0, &before), (&names.1, &after)));
         }
         (Err(error), _) | (_, Err(error)) => eprintln!("(it cannot be shown: {error})"),
     }
@@ -256,17 +236,11 @@ async fn lost(reached: &Reached, error: LedgerError) -> Exit {
 /// Refuses what a live gateway does not read: it would keep what it has, and nobody would see why.
 async fn readable(reached: &Reached, requires: &BTreeSet<String>) -> Result<(), Exit> {
     let Reached { bus, fleet, .. } = reached;
-    let live = live(reached).await?;
-    let mut refused = false;
-    for report in &live {
-        let known = words(bus, fleet, &report.who).await.map_err(|error| told(&error.into()))?;
-        let Some(known) = known else { continue };
-        let unknown: Vec<&str> = requires.difference(&known).map(String::as_str).take(WORDS_MAX).collect();
-        if !unknown.is_empty() {
-            let (node, version) = (&report.who.node, &report.who.version);
-            eprintln!("tollgate: gateway {node} (version {version}) does not read: {}", unknown.join(", "));
-            refused = true;
-        }
+    let unread = unread(bus, fleet, requires, now_ms()).await.map_err(|error| told(&error.into()))?;
+    let refused = !unread.is_empty();
+    for (Node { node, version, .. }, words) in unread {
+        let words: Vec<String> = words.into_iter().take(WORDS_MAX).collect();
+        eprintln!("tollgate: gateway {node} (version {version}) does not read: {}", words.join(", "));
     }
     match refused {
         true => {

@@ -8,6 +8,7 @@ use tokio::runtime::Builder;
 
 use super::Exit;
 use super::load::not_settings;
+use crate::bus::Bus;
 use crate::config::print::{Look, report_as};
 use crate::config::{References, from_environment, read};
 use crate::control::signals::{Signal, Signals};
@@ -18,7 +19,7 @@ use crate::source;
 use crate::telemetry::init_log;
 
 /// Set by harnesses that let the system choose ports (`address = "127.0.0.1:0"`).
-const PORTS_FILE: &str = "TOLLGATE_PORTS_FILE";
+pub(super) const PORTS_FILE: &str = "TOLLGATE_PORTS_FILE";
 /// Threads that are still in a system call at the end get this long.
 const LAST: Duration = Duration::from_millis(500);
 const SIGNALS: &str = "Signals: TERM and INT drain (a second INT ends at once), HUP reads routes, what they refer to and \
@@ -48,7 +49,16 @@ pub(super) fn run(args: &Args) -> Exit {
             return Exit::Usage;
         }
     };
-    on_threads(settings.threads(), serve(settings, successor_of.as_deref(), || {}))
+    on_threads(settings.threads(), serve(settings, successor_of.as_deref(), None, || {}))
+}
+
+/// The words of a file that is read at boot; or the report of their problems on stderr.
+pub(super) fn boot_settings<T: read::Boot>(path: &Path) -> Result<T, Exit> {
+    let name = path.display().to_string();
+    let text = source::file::read(path).map_err(|error| failed(&error))?;
+    let (settings, problems) = read::boot(&text, &References::resolve(), &from_environment());
+    eprint!("{}", report_as(look(), &name, &text, &problems));
+    settings.ok_or(Exit::Invalid)
 }
 
 /// The settings of a file, the log begun as they want it; or the report of their problems on stderr.
@@ -95,14 +105,20 @@ pub(super) fn on_threads(threads: usize, work: impl Future<Output = Exit>) -> Ex
 
 /// Runs a gateway until it is told to leave, in the place of the one at `successor_of` if there is a path. `up` is called
 /// once it serves.
-pub(super) async fn serve(settings: Settings, successor_of: Option<&Path>, up: impl FnOnce()) -> Exit {
+/// `bus` stands in the place of the one that the settings name.
+pub(super) async fn serve(
+    settings: Settings,
+    successor_of: Option<&Path>,
+    bus: Option<Bus>,
+    up: impl FnOnce(),
+) -> Exit {
     // From here on a signal means what it says, also while starting.
     let mut signals = match Signals::of_process() {
         Ok(signals) => signals,
         Err(error) => return failed(&error),
     };
     let started = tokio::select! {
-        started = start(settings, successor_of) => started,
+        started = start(settings, successor_of, bus) => started,
         () = told_to_leave(&mut signals) => return Exit::Ok,
     };
     match started {
@@ -121,8 +137,9 @@ pub(super) async fn serve(settings: Settings, successor_of: Option<&Path>, up: i
     }
 }
 
-async fn start(settings: Settings, successor_of: Option<&Path>) -> Result<Gateway, StartError> {
-    let mut options = Options { ports_file: std::env::var_os(PORTS_FILE).map(PathBuf::from), ..Options::default() };
+async fn start(settings: Settings, successor_of: Option<&Path>, bus: Option<Bus>) -> Result<Gateway, StartError> {
+    let ports_file = std::env::var_os(PORTS_FILE).map(PathBuf::from);
+    let mut options = Options { ports_file, bus, ..Options::default() };
     if let Some(path) = successor_of {
         tracing::info!(socket = %path.display(), "hand-over: waiting for the running gateway, which is to be sent QUIT");
         let (inherited, successor) = take_over(path, settings.drain.handover_timeout.0).await?;

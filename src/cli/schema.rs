@@ -22,6 +22,10 @@ enum File {
     Edge,
     /// `backend.toml`
     Backend,
+    /// `controller.toml`
+    Controller,
+    /// `alerts.toml`
+    Alerts,
 }
 
 pub(super) fn run(args: &Args) -> Exit {
@@ -30,5 +34,7 @@ pub(super) fn run(args: &Args) -> Exit {
         (false, File::Routes) => print(&schema::text(&schema::document())),
         (false, File::Edge) => print(&schema::text(&schema::settings())),
         (false, File::Backend) => print(&schema::text(&schema::backend())),
+        (false, File::Controller) => print(&schema::text(&schema::controller())),
+        (false, File::Alerts) => print(&schema::text(&schema::alerts())),
     }
 }

@@ -32,6 +32,8 @@ fn reported(name: &str, text: &str) -> String {
         Kind::Document => read::document(text, &references).1,
         Kind::Settings => read::settings(text, &references, &variables).1,
         Kind::Backend => read::boot::<crate::settings::backend::Backend>(text, &references, &variables).1,
+        Kind::Controller => read::boot::<crate::settings::Controller>(text, &references, &variables).1,
+        Kind::Alerts => read::boot::<crate::settings::Alerts>(text, &references, &variables).1,
     };
     report(name, text, &problems)
 }

@@ -8,6 +8,7 @@ use super::print::report;
 use super::{Kind, References, kind, page, read, schema};
 use crate::scalar::Span;
 use crate::settings::backend::Backend;
+use crate::settings::{Alerts, Controller};
 
 fn shipped(file: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap_or_default()
@@ -20,6 +21,8 @@ fn generated_files_are_fresh() {
         ("config/routes.schema.json", schema::text(&schema::document()), "tollgate schema"),
         ("config/edge.schema.json", schema::text(&schema::settings()), "tollgate schema edge"),
         ("config/backend.schema.json", schema::text(&schema::backend()), "tollgate schema backend"),
+        ("config/controller.schema.json", schema::text(&schema::controller()), "tollgate schema controller"),
+        ("config/alerts.schema.json", schema::text(&schema::alerts()), "tollgate schema alerts"),
     ] {
         if std::env::var_os("UPDATE_EXPECT").is_some() {
             std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(file), &text).expect("written");
@@ -59,6 +62,14 @@ fn check_file(text: &str, expect: Kind) {
             let (words, problems) = read::boot::<Backend>(text, &references, &[]);
             (words.is_some(), problems, schema::backend())
         }
+        Kind::Controller => {
+            let (words, problems) = read::boot::<Controller>(text, &references, &[]);
+            (words.is_some(), problems, schema::controller())
+        }
+        Kind::Alerts => {
+            let (words, problems) = read::boot::<Alerts>(text, &references, &[]);
+            (words.is_some(), problems, schema::alerts())
+        }
     };
     assert!(found && problems.is_empty(), "{}", report("example", text, &problems));
     let instance = serde_json::to_value(toml::from_str::<toml::Table>(text).expect("TOML")).expect("JSON");
@@ -84,6 +95,8 @@ fn shipped_files_read_and_validate() {
         ("config/routes.toml", Kind::Document),
         ("config/edge.toml", Kind::Settings),
         ("config/backend.toml", Kind::Backend),
+        ("config/controller.toml", Kind::Controller),
+        ("config/alerts.toml", Kind::Alerts),
     ] {
         let text = shipped(file);
         check_file(&text, kind);
@@ -97,6 +110,8 @@ fn shipped_files_show_every_word() {
         ("config/routes.toml", schema::document()),
         ("config/edge.toml", schema::settings()),
         ("config/backend.toml", schema::backend()),
+        ("config/controller.toml", schema::controller()),
+        ("config/alerts.toml", schema::alerts()),
     ] {
         let text = shipped(file);
         let mut words = Vec::new();
@@ -132,7 +147,7 @@ fn collect<'s>(schema: &'s Value, words: &mut Vec<&'s str>) {
 #[test]
 fn comments_say_the_default_that_the_code_has() {
     let mut compared = 0;
-    for schema in [schema::document(), schema::settings(), schema::backend()] {
+    for schema in [schema::document(), schema::settings(), schema::controller(), schema::alerts(), schema::backend()] {
         compare(&schema, "", &mut compared);
     }
     assert!(compared > 40, "only {compared} defaults were compared");

@@ -78,7 +78,9 @@ fn steps(root: &Node<'_>, variable: &str) -> Result<Vec<String>, (String, String
         return Err(("names no setting".to_owned(), HELP.to_owned()));
     }
     let Some(wanted) = steps.get_mut(1) else { return Ok(steps) };
-    if rest.get(..8).is_some_and(|section| section.eq_ignore_ascii_case("listen__")) {
+    // The controller has one listener, which needs no name.
+    let several = root.child("listen").is_some_and(|listen| matches!(listen.value, Value::List(_)));
+    if several && rest.get(..8).is_some_and(|section| section.eq_ignore_ascii_case("listen__")) {
         let names = names(root);
         let Some(index) = names.iter().position(|name| plain(name) == *wanted) else {
             let help = format!("listeners are {}", names.join(", "));

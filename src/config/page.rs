@@ -15,8 +15,9 @@ const INTRODUCTION: &str = "\
 # Configuration reference
 
 Files in TOML. What stands in `edge.toml` is read at boot; what stands in `routes.toml` may change at any moment;
-`backend.toml` is of the minimal backend (docs/backend.md). `tollgate check FILE..` tells every mistake with its place.
-Unknown keys are mistakes. The files in `config/` show every word in its place; `tollgate schema` prints JSON Schemas for editors.
+`controller.toml` and `alerts.toml` are of the controller (docs/controller.md), `backend.toml` of the minimal backend
+(docs/backend.md). `tollgate check FILE..` tells every mistake with its place. Unknown keys are mistakes. The files in
+`config/` show every word in its place; `tollgate schema` prints JSON Schemas for editors.
 
 | kind of value | how it is written |
 |---|---|
@@ -40,11 +41,14 @@ name, `-` and `.` written as `_`: `TOLLGATE__LISTEN__PUBLIC__ADDRESS=[::]:8443`.
 /// The page as the file holds it.
 pub fn text() -> String {
     let mut page = INTRODUCTION.to_owned();
-    for (file, schema) in
-        [("routes.toml", schema::document()), ("edge.toml", schema::settings()), ("backend.toml", schema::backend())]
-    {
-        // Two files have sections of the same name.
-        let prefix = if file == "backend.toml" { "backend." } else { "" };
+    for (file, prefix, schema) in [
+        ("routes.toml", "", schema::document()),
+        ("edge.toml", "", schema::settings()),
+        // Several files have sections of the same name.
+        ("controller.toml", "controller.", schema::controller()),
+        ("alerts.toml", "alerts.", schema::alerts()),
+        ("backend.toml", "backend.", schema::backend()),
+    ] {
         let mut writer = Writer { root: &schema, prefix, written: BTreeMap::new(), sections: String::new() };
         writer.section(file, "", &[&schema]);
         page.push_str(&writer.sections);

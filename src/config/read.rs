@@ -11,8 +11,8 @@ use super::place::Places;
 use super::tree::{self, Node, Value};
 use super::{Document, References};
 use crate::problem::{Path, Problem};
-use crate::settings::Settings;
 use crate::settings::backend::Backend;
+use crate::settings::{Alerts, Controller, Settings};
 
 /// The version of the format that this gateway reads.
 const FORMAT: i64 = 1;
@@ -26,9 +26,13 @@ pub enum Kind {
     Settings,
     /// `backend.toml`
     Backend,
+    /// `controller.toml`
+    Controller,
+    /// `alerts.toml`
+    Alerts,
 }
 
-/// Words of a file that is read at boot.
+/// Words of a file that is read at boot, or as one such.
 pub trait Boot: DeserializeOwned {
     /// Adds every mistake of meaning.
     fn check(&self, problems: &mut Vec<Problem>);
@@ -43,6 +47,18 @@ impl Boot for Settings {
 impl Boot for Backend {
     fn check(&self, problems: &mut Vec<Problem>) {
         Backend::check(self, problems);
+    }
+}
+
+impl Boot for Controller {
+    fn check(&self, problems: &mut Vec<Problem>) {
+        Controller::check(self, problems);
+    }
+}
+
+impl Boot for Alerts {
+    fn check(&self, problems: &mut Vec<Problem>) {
+        Alerts::check(self, problems);
     }
 }
 
@@ -171,6 +187,9 @@ fn other_format(root: &Node<'_>) -> Option<Problem> {
 
 /// Tells what a text is by the keys at the top. An empty text is a document.
 pub fn kind(text: &str) -> Kind {
+    if let Some(kind) = of_controller(text) {
+        return kind;
+    }
     let (document, settings) = telling_keys(text);
     match settings > document {
         true if is_backend(text) => Kind::Backend,
@@ -192,6 +211,23 @@ fn is_backend(text: &str) -> bool {
 
 /// Keys at the top that only `backend.toml` has.
 const BACKEND: &[&str] = &["data", "token", "accounts", "uploads"];
+
+/// Tells `controller.toml` and `alerts.toml` from the others, by what only they have.
+fn of_controller(text: &str) -> Option<Kind> {
+    let root = tree::parse(text).root;
+    let Value::Table(entries) = &root.value else { return None };
+    let count = |words: &[&str]| entries.iter().filter(|entry| words.contains(&entry.key.as_ref())).count();
+    let desk = matches!(root.child("listen").map(|node| &node.value), Some(Value::Table(_)));
+    let listeners = root.child("listen").is_some() && !desk;
+    let alerts = count(&["alert", "notify"]);
+    let controller = count(&["watch", "keep", "alerts", "documents"]) + usize::from(desk);
+    let others = count(&["routes", "node", "state", "route", "upstream", "host"]) + usize::from(listeners);
+    match () {
+        () if alerts > controller && alerts > others => Some(Kind::Alerts),
+        () if controller > others => Some(Kind::Controller),
+        () => None,
+    }
+}
 
 /// Whether a text is a document beyond doubt: one that says nothing is none.
 pub fn is_document(text: &str) -> bool {

@@ -5,8 +5,8 @@ use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
 use super::Document;
-use crate::settings::Settings;
 use crate::settings::backend::Backend;
+use crate::settings::{Alerts, Controller, Settings};
 
 /// The schema of a document (`routes.toml`).
 pub fn document() -> Value {
@@ -21,6 +21,16 @@ pub fn settings() -> Value {
 /// The schema of the backend's settings (`backend.toml`).
 pub fn backend() -> Value {
     of::<Backend>("Tollgate backend")
+}
+
+/// The schema of the controller's settings (`controller.toml`).
+pub fn controller() -> Value {
+    of::<Controller>("Tollgate controller")
+}
+
+/// The schema of alert rules (`alerts.toml`).
+pub fn alerts() -> Value {
+    of::<Alerts>("Tollgate alerts")
 }
 
 /// As the file in `config/` holds it.

@@ -199,6 +199,10 @@ fn tells_settings_from_a_document() {
         ("data = 'a'\n[admin]\n[log]", Kind::Backend),
         ("[token]\n[[listen]]\nname = 'a'\n[routes]", Kind::Settings),
         ("[[listen]]\nname = 'a", Kind::Settings),
+        ("token = 'a'\n[listen]\naddress = 'b'\n[bus]", Kind::Controller),
+        ("[keep]\nevents = '1d'", Kind::Controller),
+        ("[[alert]]\nname = 'a'", Kind::Alerts),
+        ("[notify.ops]\nwebhook = 'a'", Kind::Alerts),
     ] {
         assert_eq!(kind(text), expect, "{text}");
     }

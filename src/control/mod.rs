@@ -18,6 +18,7 @@ mod difference;
 pub mod drain;
 mod force;
 pub mod last_good;
+pub mod proposal;
 mod referred;
 pub mod signals;
 pub mod status;

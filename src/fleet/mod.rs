@@ -19,11 +19,11 @@ mod tail;
 mod traffic;
 mod usage;
 
-pub use report::{Node, Report, Reporter, reports, words};
+pub use report::{CertificateReport, Node, Report, Reporter, reports, unread, words};
 pub use requests::ship;
 pub use revoked::share as share_revocations;
 pub use tail::{Wish, answer, ask};
-pub use traffic::{Counted, RouteTraffic, Traffic, UpstreamTraffic, tell};
+pub use traffic::{Counted, ROUTES_MAX, RouteTraffic, Traffic, UpstreamTraffic, tell};
 pub use usage::share as share_usage;
 
 /// How a node takes part in its fleet. Clones share it.

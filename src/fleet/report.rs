@@ -61,6 +61,22 @@ pub struct Report {
     pub draining: bool,
     /// When this was written.
     pub at_ms: u64,
+    /// What the node shows, and what it verifies clients by.
+    #[serde(default)]
+    pub certificates: Vec<CertificateReport>,
+}
+
+/// How a certificate of a node stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateReport {
+    pub name: String,
+    /// Where it comes from: `file`, `acme:NAME`, `internal`, `client_ca`.
+    #[serde(default)]
+    pub source: String,
+    /// Seconds since 1970; `None` until there is a certificate.
+    pub not_after_unix: Option<u64>,
+    /// What was last done about it failed.
+    pub failing: bool,
 }
 
 impl Report {
@@ -88,12 +104,34 @@ pub async fn words(bus: &Bus, fleet: &Fleet, of: &Node) -> Result<Option<BTreeSe
     Ok(entry.and_then(|entry| serde_json::from_slice(&entry.value).ok()))
 }
 
+/// Live nodes that do not read some of these words, and which: they would keep what they have.
+pub async fn unread(
+    bus: &Bus,
+    fleet: &Fleet,
+    requires: &BTreeSet<String>,
+    now_ms: u64,
+) -> Result<Vec<(Node, Vec<String>)>, BusError> {
+    let mut refusing = Vec::new();
+    for report in reports(bus, fleet).await?.into_iter().filter(|report| !report.is_silent(now_ms)) {
+        let Some(known) = words(bus, fleet, &report.who).await? else { continue };
+        let unknown: Vec<String> = requires.difference(&known).cloned().collect();
+        if !unknown.is_empty() {
+            refusing.push((report.who, unknown));
+        }
+    }
+    Ok(refusing)
+}
+
+/// Certificates told of in one report.
+const CERTIFICATES_MAX: usize = 500;
+
 /// Writes what this node runs.
 pub struct Reporter {
     pub membership: Membership,
     pub status: watch::Receiver<Arc<Status>>,
     pub drain: Drain,
     pub ready: Arc<dyn Fn() -> bool + Send + Sync>,
+    pub certificates: Arc<dyn Fn() -> Vec<CertificateReport> + Send + Sync>,
 }
 
 impl Reporter {
@@ -156,7 +194,18 @@ impl Reporter {
             ready: (self.ready)() && !draining,
             draining,
             at_ms: ms(SystemTime::now()),
+            certificates: self.certificates(),
         }
+    }
+
+    /// Those that end first, if there are too many.
+    fn certificates(&self) -> Vec<CertificateReport> {
+        let mut all = (self.certificates)();
+        if all.len() > CERTIFICATES_MAX {
+            all.sort_by_key(|one| (!one.failing, one.not_after_unix));
+            all.truncate(CERTIFICATES_MAX);
+        }
+        all
     }
 
     async fn write(&self, report: &Report, words: Option<&Bytes>) -> Result<(), BusError> {

@@ -14,7 +14,7 @@ use crate::telemetry::metrics::LimitReading;
 
 const EVERY: Duration = Duration::from_secs(2);
 /// Routes told of at once: those with the most requests since the last time.
-const ROUTES_MAX: usize = 500;
+pub const ROUTES_MAX: usize = 500;
 
 /// Requests that ended, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

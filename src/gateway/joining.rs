@@ -8,11 +8,11 @@ use tokio::sync::watch;
 
 use super::StartError;
 use crate::bus::names::Fleet;
-use crate::bus::{self, Post, Role};
+use crate::bus::{self, Bus, Post, Role};
 use crate::config::{References, Secrets};
 use crate::control::drain::Drain;
 use crate::control::{Fallback, Status};
-use crate::fleet::{self, Counted, Membership, Reporter, RouteTraffic, Traffic, UpstreamTraffic};
+use crate::fleet::{self, CertificateReport, Counted, Membership, Reporter, RouteTraffic, Traffic, UpstreamTraffic};
 use crate::ledger::{Ledger, Verifier, now_ms};
 use crate::policy::Revocations;
 use crate::routes::Live;
@@ -21,17 +21,25 @@ use crate::source::{self, Source};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::{BOUNDS_US, RouteMetrics};
 use crate::telemetry::{AccessLog, Metrics};
-use crate::tls::{Acme, Seal, Shared};
+use crate::tls::{Acme, Seal, Shared, Shown};
 use crate::upstream::{EndpointState, Pools};
 
 /// How long a start waits for what the fleet keeps.
 const READ: Duration = Duration::from_secs(3);
 
 /// Joins the fleet that the settings name, if they name one. That no server of the bus answers yet is no failure.
-pub(super) async fn join(settings: &Settings, tasks: &Tasks) -> Result<Option<Membership>, StartError> {
-    let Some(words) = settings.bus.as_ref().filter(|bus| !bus.servers().is_empty()) else { return Ok(None) };
+pub(super) async fn join(
+    settings: &Settings,
+    within: Option<Bus>,
+    tasks: &Tasks,
+) -> Result<Option<Membership>, StartError> {
     let node = settings.node_id();
-    let bus = bus::open(words, &format!("tollgate gateway {node}"), Role::Gateway).await?;
+    let words = settings.bus.clone().unwrap_or_default();
+    let bus = match within {
+        Some(bus) => bus,
+        None if words.servers().is_empty() => return Ok(None),
+        None => bus::open(&words, &format!("tollgate gateway {node}"), Role::Gateway).await?,
+    };
     let post = Post::new(words.buffer);
     tasks.spawn_forever("bus.post", post.clone().run(bus.clone()));
     let region = settings.node.region.clone().filter(|region| !region.is_empty());
@@ -125,12 +133,25 @@ pub(super) struct Telling {
     pub(super) access: AccessLog,
     pub(super) revocations: Arc<Revocations>,
     pub(super) requests_per_second: u32,
+    pub(super) certificates: Arc<dyn Fn() -> Vec<Shown> + Send + Sync>,
 }
 
 pub(super) fn tell(membership: &Membership, telling: Telling, tasks: &Tasks) {
-    let Telling { status, drain, listening, metrics, pools, live, access, revocations, requests_per_second } = telling;
+    let Telling {
+        status,
+        drain,
+        listening,
+        metrics,
+        pools,
+        live,
+        access,
+        revocations,
+        requests_per_second,
+        certificates,
+    } = telling;
     let ready = Arc::new(move || listening.load(Ordering::Acquire));
-    let reporter = Reporter { membership: membership.clone(), status, drain, ready };
+    let certificates = Arc::new(move || certificates().into_iter().map(certificate).collect());
+    let reporter = Reporter { membership: membership.clone(), status, drain, ready, certificates };
     tasks.spawn_forever("fleet.report", reporter.run());
     tasks.spawn_forever("fleet.revocations", fleet::share_revocations(membership.clone(), revocations));
     tasks.spawn_forever("fleet.usage", fleet::share_usage(membership.clone(), live.clone()));
@@ -166,6 +187,11 @@ pub(super) fn tell(membership: &Membership, telling: Telling, tasks: &Tasks) {
         }
     };
     tasks.spawn_forever("fleet.traffic", fleet::tell(membership.clone(), read));
+}
+
+fn certificate(shown: Shown) -> CertificateReport {
+    let Shown { name, source, not_after_unix, last_error, .. } = shown;
+    CertificateReport { name, source, not_after_unix, failing: last_error.is_some() }
 }
 
 fn counted(route: &RouteMetrics) -> Counted {

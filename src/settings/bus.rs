@@ -80,6 +80,12 @@ impl Default for Bus {
     }
 }
 
+/// What buckets and subjects may be called after.
+pub(crate) fn is_fleet_name(name: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    (1..=64).contains(&name.len()) && name.bytes().all(legal)
+}
+
 impl Bus {
     /// The servers that are named; a variable that is not set names none.
     pub fn servers(&self) -> Vec<String> {
@@ -88,8 +94,7 @@ impl Bus {
 
     /// Adds every mistake of meaning.
     pub fn check(&self, at: &Path, error: &mut dyn FnMut(Path, String, &str)) {
-        let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        if !(1..=64).contains(&self.fleet.len()) || !self.fleet.bytes().all(legal) {
+        if !is_fleet_name(&self.fleet) {
             let help =
                 "letters, digits, `-` and `_`, and no more than 64 of them: buckets and subjects are called after it";
             error(at.at("fleet"), format!("`{}` is no name for a fleet", self.fleet), help);

@@ -11,7 +11,8 @@ use super::certificates;
 use super::{Admin, HttpVersion, Limits, Listen, ListenProtocol, Settings, UnknownNames};
 use crate::problem::{Path, Problem};
 
-const ADDRESS_HELP: &str = "write `address:port` with an IP address: \"[::]:443\" (both families), \"127.0.0.1:8080\"";
+pub(super) const ADDRESS_HELP: &str =
+    "write `address:port` with an IP address: \"[::]:443\" (both families), \"127.0.0.1:8080\"";
 const ADMIN_HELP: &str = "write \"127.0.0.1:9090\" or \"unix:/run/tollgate/admin.sock\"";
 /// Far beyond any machine's cores.
 const THREADS_MAX: usize = 1024;

@@ -12,22 +12,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::scalar::{OneOrMany, Secret, Span};
 
+mod alerts;
 pub mod backend;
 mod bus;
 mod certificate;
 mod certificates;
 mod check;
+mod controller;
 mod fleet;
 mod limits;
 mod overload;
 mod source;
 mod trust;
+pub use alerts::{Alert, Alerts, Bad, Drift, Expiry, Latency, Notify, Rate, Silence, When};
 pub use bus::Bus;
+pub(crate) use bus::is_fleet_name;
 pub use certificate::{
     AcmeOf, Ca, Certificate, CertificateFiles, ClientCa, DnsProof, ExternalAccount, Internal, OnDemand, TsigAlgorithm,
     TsigKey,
 };
 pub use check::network;
+pub use controller::{Controller, Desk, Documents, Keep, OwnLog, Watch};
 pub use fleet::Fleet;
 pub use limits::{Http2, Limits};
 pub use overload::Overload;

@@ -42,6 +42,14 @@ fn wait() -> Span {
     Span::from_secs(3)
 }
 
+impl Routes {
+    /// From the bus, and from a file when it has none.
+    pub fn on_bus(fallback: PathBuf) -> Routes {
+        let nats = RoutesOnBus { bucket: None, signed_by: OneOrMany::default(), wait: wait() };
+        Routes { file: None, nats: Some(nats), fallback: Some(fallback) }
+    }
+}
+
 impl Settings {
     /// The bucket that documents come from, if they come from the bus.
     pub fn bucket(&self) -> Option<String> {

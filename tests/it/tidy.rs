@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["control", "front"],
     &["proxy", "fleet"],
     &["admin"],
-    &["gateway", "backend"],
+    &["gateway", "backend", "controller"],
     &["main", "cli"],
 ];
 const NAMES_PINGORA: [&str; 2] = ["front", "proxy"];

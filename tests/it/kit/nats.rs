@@ -113,3 +113,10 @@ impl Drop for Nats {
         self.kill();
     }
 }
+
+/// Drops what a stream holds before a sequence, as a server does when it has become too large.
+pub(crate) async fn purge(nats: &Nats, stream: &str, before: u64) -> bool {
+    let client = async_nats::connect(nats.url()).await.unwrap();
+    let stream = async_nats::jetstream::new(client).get_stream(stream).await.unwrap();
+    stream.purge().sequence(before).await.unwrap().success
+}

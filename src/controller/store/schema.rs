@@ -1,0 +1,40 @@
+//! The tables, and how an older database becomes a newer one.
+
+use rusqlite::Connection;
+
+/// One step for each version that there was; a database remembers how many it has taken.
+const STEPS: &[&str] = &["
+    CREATE TABLE cursor (stream TEXT PRIMARY KEY, sequence INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE lost (reason TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
+    -- `twin` is what a service calls the event by itself: a second one is the first, come again.
+    CREATE TABLE event (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, service TEXT NOT NULL, name TEXT NOT NULL,
+        trace TEXT, twin TEXT UNIQUE, body TEXT NOT NULL
+    );
+    CREATE INDEX event_at ON event (at);
+    CREATE INDEX event_trace ON event (trace) WHERE trace IS NOT NULL;
+    CREATE TABLE request (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, node TEXT NOT NULL, route TEXT, status INTEGER,
+        code TEXT, client TEXT, trace TEXT, request TEXT, body TEXT NOT NULL
+    );
+    CREATE INDEX request_at ON request (at);
+    CREATE INDEX request_trace ON request (trace) WHERE trace IS NOT NULL;
+    CREATE INDEX request_code ON request (code, at) WHERE code IS NOT NULL;
+    -- Route '' is all of a node.
+    CREATE TABLE sample (
+        step INTEGER NOT NULL, at INTEGER NOT NULL, route TEXT NOT NULL, node TEXT NOT NULL, counted TEXT NOT NULL,
+        PRIMARY KEY (step, route, at, node)
+    ) WITHOUT ROWID;
+    CREATE INDEX sample_at ON sample (step, at);
+"];
+
+pub(super) fn make(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    let taken: usize =
+        transaction.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))?.try_into().unwrap_or(0);
+    for step in STEPS.iter().skip(taken) {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "user_version", i64::try_from(STEPS.len()).unwrap_or(i64::MAX))?;
+    transaction.commit()
+}
