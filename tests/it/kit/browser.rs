@@ -96,10 +96,10 @@ impl Browser {
     }
 
     pub(crate) async fn focus(&mut self, selector: &str) {
-        let done = self.eval(&format!(
+        let asked = format!(
             "(e => {{ e?.focus(); return document.activeElement === e }})(document.querySelector({selector:?}))"
-        ));
-        assert_eq!(done.await, true, "{selector} takes no focus");
+        );
+        assert_eq!(self.eval(&asked).await, true, "{selector} takes no focus");
     }
 
     /// As typed on a keyboard into what has the focus.
@@ -123,8 +123,8 @@ impl Browser {
     }
 
     pub(crate) async fn click(&mut self, selector: &str) {
-        let done = self.eval(&format!("(e => {{ e?.click(); return !!e }})(document.querySelector({selector:?}))"));
-        assert_eq!(done.await, true, "there is no {selector}");
+        let asked = format!("(e => {{ e?.click(); return !!e }})(document.querySelector({selector:?}))");
+        assert_eq!(self.eval(&asked).await, true, "there is no {selector}");
     }
 
     /// As wide as a screen or a phone, by light or in the dark.
