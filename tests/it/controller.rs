@@ -74,7 +74,7 @@ async fn nodes_their_revision_and_their_drift_are_shown() {
     assert!(
         behind["drift"] == true
             && behind["stand"] == "behind"
-            && behind["problem"].as_str().unwrap().contains("upstream"),
+            && behind["problem"].as_str().unwrap().contains("goes nowhere"),
         "{behind}"
     );
     let page = controller.get("/").await.text().to_owned();
