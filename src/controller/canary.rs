@@ -42,10 +42,13 @@ pub(super) async fn act(state: &Arc<State>) {
     }
 }
 
+/// Until nodes run it, and what they told before is heard.
+const BEGUN_MS: u64 = 3_000;
+
 /// The two sides since the trial began.
 pub(super) async fn sides(state: &State, canary: &Canary) -> Result<(Side, Side), super::store::StoreError> {
     // What began before the trial did is no part of it.
-    let from = (canary.started_at_ms / 1000).div_ceil(SAVED_EVERY) * SAVED_EVERY;
+    let from = ((canary.started_at_ms + BEGUN_MS) / 1000).div_ceil(SAVED_EVERY) * SAVED_EVERY;
     let traffic = super::alerts::since(state, from).await?;
     let picture = state.picture.now(now_ms());
     let live = |node: &str| {

@@ -73,12 +73,9 @@ impl Chart<'_> {
                 down = false;
                 continue;
             };
-            path.push_str(&format!(
-                "{}{:.1} {:.1}",
-                if down { "L" } else { "M" },
-                self.x(point.at),
-                self.y(value, top)
-            ));
+            // What has no length is a dot: a step that stands alone is seen, too.
+            let (step, dot) = if down { ("L", "") } else { ("M", "h0") };
+            path.push_str(&format!("{step}{:.1} {:.1}{dot}", self.x(point.at), self.y(value, top)));
             down = true;
         }
         path

@@ -32,6 +32,8 @@ pub(super) struct Meter(Mutex<Inner>);
 struct Inner {
     nodes: BTreeMap<String, Heard>,
     unsaved: ByRoute,
+    /// When it was last taken: what is unsaved was heard since then. 0: nobody knows.
+    taken_at_ms: u64,
 }
 
 #[derive(Debug)]
@@ -70,7 +72,7 @@ impl Meter {
             traffic.routes.iter_mut().for_each(|route| route.counted.took.clear());
         }
         let mut inner = self.inner();
-        let Inner { nodes, unsaved } = &mut *inner;
+        let Inner { nodes, unsaved, taken_at_ms: _ } = &mut *inner;
         if !nodes.contains_key(&traffic.node) && nodes.len() >= NODES_MAX {
             return;
         }
@@ -120,12 +122,14 @@ impl Meter {
         let mut inner = self.inner();
         let gone = |heard: &Heard| heard.recent.back().is_none_or(|(at, _)| now_ms.saturating_sub(*at) > FORGOTTEN_MS);
         inner.nodes.retain(|_, heard| !gone(heard));
+        inner.taken_at_ms = now_ms;
         std::mem::take(&mut inner.unsaved)
     }
 
     /// Puts back what could not be saved.
     pub(super) fn restore(&self, samples: ByRoute) {
         let mut inner = self.inner();
+        inner.taken_at_ms = 0;
         for (key, counted) in samples {
             add(inner.unsaved.entry(key).or_default(), &counted);
         }
@@ -133,6 +137,12 @@ impl Meter {
 
     pub(super) fn unsaved(&self) -> ByRoute {
         self.inner().unsaved.clone()
+    }
+
+    /// As `unsaved`, if all of it was heard since a moment.
+    pub(super) fn unsaved_since(&self, from_ms: u64) -> Option<ByRoute> {
+        let inner = self.inner();
+        (inner.taken_at_ms >= from_ms).then(|| inner.unsaved.clone())
     }
 
     /// The newest report of each node that still tells, and the one to compare it with.
@@ -267,6 +277,19 @@ mod tests {
         assert_eq!(taken(&meter), [("a".to_owned(), 2)]);
         assert_eq!(meter.now(20 + STALE_MS).len(), 1);
         assert!(meter.now(21 + STALE_MS).is_empty());
+    }
+
+    #[test]
+    fn what_was_heard_before_a_moment_is_not_since_it() {
+        let meter = Meter::default();
+        meter.take(1_000);
+        meter.hear(traffic(1, 1_100, &[("a", 1)]), 1_100);
+        meter.hear(traffic(1, 1_200, &[("a", 2)]), 1_200);
+        assert!(meter.unsaved_since(1_001).is_none(), "some of it may be older");
+        assert_eq!(meter.unsaved_since(1_000).map(|all| all.len()), Some(2));
+        let taken = meter.take(2_000);
+        meter.restore(taken);
+        assert!(meter.unsaved_since(1_000).is_none(), "nobody knows how old it is");
     }
 
     #[test]

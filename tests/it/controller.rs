@@ -70,8 +70,13 @@ async fn nodes_their_revision_and_their_drift_are_shown() {
         rollback_of: None,
     };
     ledger.push(draft, head.as_ref(), None).await.unwrap();
-    let behind = eventually!(node(&controller, "n1").await.filter(|node| node["stand"] == "behind"));
-    assert!(behind["drift"] == true && behind["problem"].as_str().unwrap().contains("upstream"), "{behind}");
+    let behind = eventually!(node(&controller, "n1").await.filter(|node| node["problem"].is_string()));
+    assert!(
+        behind["drift"] == true
+            && behind["stand"] == "behind"
+            && behind["problem"].as_str().unwrap().contains("goes nowhere"),
+        "{behind}"
+    );
     let page = controller.get("/").await.text().to_owned();
     assert!(page.contains("2 behind") && page.contains("n2"), "{page}");
     let load = Load::start(one.http(), "http://app.test/", 2);
@@ -259,7 +264,7 @@ async fn documents_are_checked_compared_pushed_and_rolled_back() {
     let diff = controller.post("/documents/diff", json!({ "text": two })).await.json();
     assert!(diff["diff"].as_str().unwrap().contains("+respond = { body = \"two\" }"), "{diff}");
     let asked = json!({ "question": { "request": "GET http://h/x" }, "text": two });
-    assert_eq!(controller.post("/documents/explain", asked).await.json()["route"], "all");
+    assert_eq!(controller.post("/documents/explain", asked).await.json()["outcome"]["route"], "all");
     push(&controller, &two, 1).await;
     let lost = controller.post("/documents/push", json!({ "text": document("three"), "parent": 1 })).await;
     let told = lost.json();

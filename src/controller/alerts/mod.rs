@@ -196,10 +196,10 @@ fn key(alert: &str, subject: &str) -> String {
     format!("alert.{}-{}", level(alert), digest.get(..12).unwrap_or_default())
 }
 
-/// What happened since a second, saved or not yet.
+/// What happened since a second, saved or not yet. What cannot be told from what was before is left out.
 pub(super) async fn since(state: &State, from: u64) -> Result<ByRoute, StoreError> {
     let mut all = state.store.read(move |connection| store::since(connection, from)).await?;
-    for (key, counted) in state.meter.unsaved() {
+    for (key, counted) in state.meter.unsaved_since(from * 1000).unwrap_or_default() {
         super::meter::add(all.entry(key).or_default(), &counted);
     }
     Ok(all)

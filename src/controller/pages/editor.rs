@@ -69,6 +69,7 @@ pub(super) fn checked(checked: &Checked) -> Markup {
 
 pub(super) fn diff(text: &str) -> Markup {
     let class = |line: &str| match line.as_bytes().first() {
+        _ if line.starts_with("+++") || line.starts_with("---") => "place",
         Some(b'+') => "added",
         Some(b'-') => "removed",
         Some(b'@') => "place",
