@@ -15,9 +15,12 @@ pub(super) struct Args {
     /// Bucket of the documents. Default: the name of the fleet.
     #[arg(long, value_name = "NAME")]
     bucket: Option<String>,
-    /// Address that clients connect to.
+    /// Address that clients connect to. Other servers connect to the same host: `[::]` where the network is IPv6.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:4222")]
     listen: String,
+    /// Address of the monitoring pages: for a private network only, since they need no password.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8222")]
+    monitor: String,
     /// Where streams are kept.
     #[arg(long, value_name = "DIR", default_value = "/data/jetstream")]
     store: String,
@@ -25,6 +28,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME", default_value = "hub")]
     domain: String,
     /// Servers of the hub or mesh beside this one (`nats-route://host:6222`); of a leaf, the hub's (`nats-leaf://host:7422`).
+    /// Where the other side wants a password it stands here: `nats-route://route:PASSWORD@host:6222`.
     #[arg(long, value_name = "URL")]
     peer: Vec<String>,
     /// Name of this server, unique.
@@ -54,9 +58,9 @@ pub(super) fn run(args: &Args) -> Exit {
 }
 
 fn text(args: &Args) -> String {
-    let Args { topology, fleet, bucket, listen, store, domain, peer, name } = args;
+    let Args { topology, fleet, bucket, listen, monitor, store, domain, peer, name } = args;
     let documents = bucket.clone().unwrap_or_else(|| fleet.clone());
-    let port = listen.rsplit(':').next().unwrap_or_default();
+    let (host, port) = listen.rsplit_once(':').unwrap_or(("0.0.0.0", listen));
     let mut out = format!(
         "# nats-server for fleet `{fleet}`: {}. Written by `tollgate nats-config`.\n\
          # Passwords come from the environment; for nkeys or .creds replace `user`/`password` and keep the permissions.\n",
@@ -68,9 +72,7 @@ fn text(args: &Args) -> String {
         }
     );
     let name = name.clone().unwrap_or_else(|| format!("{fleet}-nats"));
-    out.push_str(&format!(
-        "server_name: \"{name}\"\nlisten: \"{listen}\"\nhttp: \"127.0.0.1:8222\"\nmax_payload: 1MB\n"
-    ));
+    out.push_str(&format!("server_name: \"{name}\"\nlisten: \"{listen}\"\nhttp: \"{monitor}\"\nmax_payload: 1MB\n"));
     match topology {
         // Clients here use the streams of the hub by its domain.
         Topology::Leaf => out.push_str("# No JetStream here: clients name the hub's domain (bus.domain).\n"),
@@ -82,12 +84,12 @@ fn text(args: &Args) -> String {
         Topology::Single => {}
         Topology::Hub | Topology::Mesh => {
             out.push_str(&format!(
-                "cluster {{\n  name: \"{fleet}\"\n  listen: \"0.0.0.0:6222\"\n  routes: [{}]\n  \
+                "cluster {{\n  name: \"{fleet}\"\n  listen: \"{host}:6222\"\n  routes: [{}]\n  \
                  authorization {{ user: \"route\", password: $NATS_ROUTE_PASSWORD }}\n}}\n",
                 urls.join(", ")
             ));
             if *topology == Topology::Hub {
-                out.push_str("leafnodes { listen: \"0.0.0.0:7422\" }\n");
+                out.push_str(&format!("leafnodes {{ listen: \"{host}:7422\" }}\n"));
             }
         }
         Topology::Leaf => out.push_str(&format!(
