@@ -146,7 +146,8 @@ pub(super) async fn check(Extract(state): Extract<Arc<State>>, request: Request,
     let open = OPEN.contains(&path.as_str()) || path.starts_with("/assets/");
     let proof = match proof(&state.access, &request) {
         Ok(proof) => proof,
-        Err(refusal) => return refusal,
+        Err(Shown::NotNow) => return not_now(),
+        Err(_) => return unauthorized(),
     };
     let acts = !reads && !matches!(proof, Some(Proof::Token));
     if acts && !is_same_origin(&request) {
@@ -163,7 +164,7 @@ pub(super) async fn check(Extract(state): Extract<Arc<State>>, request: Request,
     guarded(Redirect::to(&format!("/login?to={to}")).into_response())
 }
 
-fn proof(access: &Access, request: &Request) -> Result<Option<Proof>, Response> {
+fn proof(access: &Access, request: &Request) -> Result<Option<Proof>, Shown> {
     let peer = request.extensions().get::<Peer>().copied().unwrap_or_default();
     if peer.proven {
         return Ok(Some(Proof::Certificate));
@@ -173,8 +174,7 @@ fn proof(access: &Access, request: &Request) -> Result<Option<Proof>, Response> 
     match shown.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer ")) {
         Some((_, token)) => match access.show(token, peer.address) {
             Shown::Right => Ok(Some(Proof::Token)),
-            Shown::Wrong => Err(unauthorized()),
-            Shown::NotNow => Err(not_now()),
+            refused => Err(refused),
         },
         None if access.knows(headers) => Ok(Some(Proof::Session)),
         None => Ok(None),

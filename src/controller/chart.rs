@@ -104,7 +104,7 @@ fn ceiling(value: f64) -> f64 {
 /// A number as short as it says what it should.
 pub(super) fn short(value: f64) -> String {
     match value.abs() {
-        below if below == 0.0 => "0".to_owned(),
+        0.0 => "0".to_owned(),
         below if below < 1.0 => format!("{value:.2}"),
         below if below < 10.0 => format!("{value:.1}"),
         below if below < 10_000.0 => format!("{value:.0}"),

@@ -27,7 +27,7 @@ async fn what_was_pushed_comes_back_byte_for_byte() {
     let ledger = ledger().await;
     assert!(ledger.head().await.unwrap().is_none());
     // Random letters do not shrink: several pieces.
-    let long: String = std::iter::repeat_with(|| fastrand::char('a'..'z')).take(3 * PIECE).collect();
+    let long: String = std::iter::repeat_with(|| fastrand::char('a'..='z')).take(3 * PIECE).collect();
     let texts = ["format = 1\n", "", long.as_str(), "format = 1\n"];
     for (number, text) in (1..).zip(texts) {
         let head = ledger.head().await.unwrap();
