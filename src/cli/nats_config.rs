@@ -83,11 +83,15 @@ fn text(args: &Args) -> String {
     match topology {
         Topology::Single => {}
         Topology::Hub | Topology::Mesh => {
-            out.push_str(&format!(
+            // JetStream refuses a cluster of one.
+            let cluster = format!(
                 "cluster {{\n  name: \"{fleet}\"\n  listen: \"{host}:6222\"\n  routes: [{}]\n  \
                  authorization {{ user: \"route\", password: $NATS_ROUTE_PASSWORD }}\n}}\n",
                 urls.join(", ")
-            ));
+            );
+            if !urls.is_empty() {
+                out.push_str(&cluster);
+            }
             if *topology == Topology::Hub {
                 out.push_str(&format!("leafnodes {{ listen: \"{host}:7422\" }}\n"));
             }

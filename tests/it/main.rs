@@ -52,6 +52,7 @@ mod slow_clients;
 mod soak;
 mod streaming;
 mod systems;
+mod systems_core;
 mod tidy;
 mod tokens;
 mod upstream_tls;

@@ -1,0 +1,227 @@
+//! core-v2 and core-ha: accounts and API behind edges that are steered over the bus.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use http::{Method, Request};
+use serde_json::{Value, json};
+
+use crate::kit::nats::Nats;
+use crate::kit::tollgate::{command, tollgate};
+use crate::kit::{Client, Gateway, Origin, PATIENCE, Port, Reply, Settings, empty, full, pause};
+
+/// `tollgate dev`, ended with the test.
+struct Dev {
+    child: Child,
+    directory: tempfile::TempDir,
+    ports: BTreeMap<String, String>,
+    dashboard: Value,
+}
+
+impl Dev {
+    async fn start(example: &str) -> Dev {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let zero = ["--http", "0", "--https", "0", "--admin", "0", "--health", "0", "--dashboard", "0"];
+        let child = command()
+            .args(["dev", "--example", example, "--dir"])
+            .arg(at("dev"))
+            .args(zero)
+            .env("TOLLGATE_PORTS_FILE", at("ports.json"))
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(at("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let mut dev = Dev { child, directory, ports: BTreeMap::new(), dashboard: Value::Null };
+        let began = std::time::Instant::now();
+        loop {
+            let read = |name: &str| std::fs::read_to_string(dev.directory.path().join(name));
+            if let (Ok(ports), Ok(dashboard)) = (read("ports.json"), read("dev/dashboard.json")) {
+                dev.ports = serde_json::from_str(&ports).unwrap();
+                dev.dashboard = serde_json::from_str(&dashboard).unwrap();
+                return dev;
+            }
+            assert!(began.elapsed() < PATIENCE, "{}", read("log").unwrap_or_default());
+            pause().await;
+        }
+    }
+
+    fn http(&self) -> SocketAddr {
+        self.ports["http"].parse().unwrap()
+    }
+
+    async fn ask(&self, method: Method, path: &str, token: &str, body: Option<Value>) -> Reply {
+        let mut request = Request::builder().method(method).uri(format!("http://localhost{path}"));
+        if !token.is_empty() {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let request = match body {
+            Some(body) => request.header("content-type", "application/json").body(full(body.to_string())),
+            None => request.body(empty()),
+        };
+        Client::h1(self.http()).await.fetch(request.unwrap()).await
+    }
+
+    /// Asks the controller's API.
+    async fn controller(&self, path: &str) -> Value {
+        let address: SocketAddr = self.dashboard["address"].as_str().unwrap().parse().unwrap();
+        let token = self.dashboard["token"].as_str().unwrap();
+        let request = Request::get(format!("http://{address}{path}"))
+            .header("authorization", format!("Bearer {token}"))
+            .body(empty())
+            .unwrap();
+        let reply = Client::h1(address).await.fetch(request).await;
+        assert_eq!(reply.status, 200, "{path}: {reply:?}");
+        reply.json()
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
+            let end: Vec<&str> = log.lines().rev().take(40).collect();
+            eprintln!("--- the log of dev, its end\n{}", end.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn core_v2_signs_up_is_limited_and_is_seen_on_the_dashboard() {
+    let dev = Dev::start("core-v2").await;
+    let page = dev.ask(Method::GET, "/", "", None).await;
+    assert!(page.status == 200 && page.header("content-type").starts_with("text/html"), "{page:?}");
+    dev.ask(Method::GET, "/api/collections", "", None).await.is_rejected(401, "auth_required");
+    let who = json!({ "email": "a@example.com", "password": "correct horse battery" });
+    assert_eq!(dev.ask(Method::POST, "/api/auth/signup", "", Some(who.clone())).await.status, 201);
+    let login = dev.ask(Method::POST, "/api/auth/login", "", Some(who)).await.json();
+    let token = login["access_token"].as_str().unwrap();
+    let notes = "/api/collections/notes/records";
+    // The keys of the backend may have been out of reach when the gateway began.
+    eventually!(dev.ask(Method::GET, notes, token, None).await.status == 200);
+    let made = dev.ask(Method::POST, notes, token, Some(json!({ "text": "hello" }))).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    assert_eq!(made.header("x-served-by"), "core-edge");
+    let listed = dev.ask(Method::GET, notes, token, None).await;
+    assert!(listed.text().contains("hello"), "{listed:?}");
+    // Forged, and somebody else's.
+    dev.ask(Method::GET, notes, &format!("{token}x"), None).await.is_rejected(401, "auth_invalid");
+    // Too much of one user.
+    let mut limited = None;
+    for _ in 0..200 {
+        let reply = dev.ask(Method::GET, "/api/auth/me", token, None).await;
+        let reply = if reply.status == 200 { dev.ask(Method::GET, notes, token, None).await } else { reply };
+        if reply.status == 429 {
+            limited = Some(reply);
+            break;
+        }
+    }
+    let limited = limited.expect("a limit");
+    limited.is_rejected(429, "limit");
+    assert!(limited.header("retry-after").parse::<u32>().is_ok(), "{limited:?}");
+    // All of it on the dashboard: the node, what its routes carried, what the backend told.
+    let text = async |path: &str| dev.controller(path).await.to_string();
+    eventually!({
+        let nodes = text("/api/nodes").await;
+        nodes.contains("\"dev\"")
+    });
+    eventually!({
+        let routes = text("/api/routes").await;
+        routes.contains("\"api\"") && routes.contains("\"sign-in\"")
+    });
+    eventually!(text("/api/events").await.contains("record.created"));
+}
+
+/// Two regions: a hub with the streams, a leaf in front of which a gateway of its own.
+#[tokio::test]
+async fn core_ha_serves_on_when_the_leaf_is_cut_and_converges_when_it_heals() {
+    const ROUTE: [(&str, &str); 5] = [
+        ("NATS_GATEWAY_PASSWORD", "one"),
+        ("NATS_OPERATOR_PASSWORD", "two"),
+        ("NATS_CONTROLLER_PASSWORD", "three"),
+        ("NATS_SERVICE_PASSWORD", "four"),
+        ("NATS_LEAF_PASSWORD", "five"),
+    ];
+    let here = Path::new(".");
+    let config = |args: &[&str]| tollgate(here, &[&["nats-config"], args].concat()).exits(0).stdout;
+    let leaves = Port::free();
+    let leaf_address = leaves.address().to_string();
+    let mut environment = ROUTE.to_vec();
+    environment.push(("NATS_ROUTE_PASSWORD", "six"));
+    let mut hub = Nats::of(
+        |address, store| {
+            config(&["--topology", "hub", "--name", "hub-1", "--listen", address, "--store", store])
+                .replace("http: \"127.0.0.1:8222\"\n", "")
+                .replace("127.0.0.1:7422", &leaf_address)
+        },
+        &environment,
+    )
+    .await;
+    let peer = format!("nats-leaf://leaf:five@{leaf_address}");
+    let mut leaf = Nats::of(
+        |address, store| {
+            config(&["--topology", "leaf", "--name", "leaf-1", "--listen", address, "--store", store, "--peer", &peer])
+                .replace("http: \"127.0.0.1:8222\"\n", "")
+        },
+        &environment,
+    )
+    .await;
+    // Each region has services of its own, and those of the other to spill over to.
+    let (ours, theirs) = (Origin::text("eu"), Origin::text("us"));
+    let document = |version: usize| {
+        format!(
+            "format = 1\n[upstream.pocketbase]\naddress = [{{ to = \"{}\", region = \"eu\" }}, {{ to = \"{}\", region = \"us\" }}]\n\
+             [[route]]\nname = \"api\"\nupstream = \"pocketbase\"\nresponse_headers = {{ set = {{ \"x-version\" = \"{version}\" }} }}\n",
+            ours.address(),
+            theirs.address()
+        )
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let url = hub.url();
+    let push = |version: usize, args: &[&str]| {
+        std::fs::write(directory.path().join("routes.toml"), document(version)).unwrap();
+        let fixed = ["push", "routes.toml", "--nats", &url, "--user", "operator:two"];
+        tollgate(directory.path(), &[&fixed[..], args].concat())
+    };
+    eventually!(push(1, &[]).code == 0);
+    let member = |settings: &mut Settings, nats: &Nats, region: &str, domain: Option<&str>| {
+        nats.routes(settings, region);
+        settings.set("node.region", region).set("bus.user", "gateway").set("bus.password", "one");
+        settings.set("routes.nats.wait", "10s");
+        if let Some(domain) = domain {
+            settings.set("bus.domain", domain);
+        }
+    };
+    let eu = Gateway::with("", |settings| member(settings, &hub, "eu", None)).await;
+    let us = Gateway::with("", |settings| member(settings, &leaf, "us", Some("hub"))).await;
+    let version = async |gateway: &Gateway| gateway.get("http://app.test/").await.header("x-version").to_owned();
+    let region = async |gateway: &Gateway| gateway.get("http://app.test/").await.text().to_owned();
+    assert_eq!((version(&eu).await, version(&us).await), ("1".to_owned(), "1".to_owned()));
+    assert_eq!((region(&eu).await, region(&us).await), ("eu".to_owned(), "us".to_owned()), "the own region first");
+    push(2, &["--wait"]).exits(0);
+    assert_eq!((version(&eu).await, version(&us).await), ("2".to_owned(), "2".to_owned()));
+    // The leaf is cut: its region serves on with what it has, while the other changes.
+    leaf.kill();
+    eventually!(us.health("/ready").await.json()["bus"] == "down");
+    push(3, &[]).exits(0);
+    eventually!(version(&eu).await == "3");
+    assert_eq!((version(&us).await, region(&us).await), ("2".to_owned(), "us".to_owned()));
+    assert_eq!(us.health("/ready").await.status, 200);
+    // It heals, and converges.
+    leaf.begin().await;
+    eventually!(Duration::from_secs(60), version(&us).await == "3");
+    assert_eq!(us.admin("/config").await.json()["bus_revision"], 3);
+    // Without the hub nobody changes, and everybody serves.
+    hub.kill();
+    eventually!(eu.health("/ready").await.json()["bus"] == "down");
+    assert_eq!((version(&eu).await, version(&us).await), ("3".to_owned(), "3".to_owned()));
+    hub.begin().await;
+    eventually!(push(4, &[]).code == 0);
+    eventually!(version(&eu).await == "4");
+    eventually!(Duration::from_secs(60), version(&us).await == "4");
+}
