@@ -20,7 +20,7 @@ mod watching;
 
 /// Commands that come with another piece of work, and files that come with them. Held against the program as soon as it has
 /// the command; then this list may go.
-const AWAITED: [(&str, &str); 2] = [("controller", "config/alerts.toml"), ("backend", "")];
+const AWAITED: [(&str, &str); 1] = [("controller", "config/alerts.toml")];
 
 /// What the image runs.
 const PARTS: [&str; 3] = ["edge", "controller", "backend"];
