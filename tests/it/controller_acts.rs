@@ -151,8 +151,10 @@ impl Trial {
         self.ledger.head().await.unwrap().unwrap().pointer.revision
     }
 
+    /// The trial is gone, and nothing is left to be done or told about it.
     async fn over(&self) -> bool {
-        self.ledger.canary().await.unwrap().is_none()
+        let shared = self.ledger.bus().bucket("tollgate_shared").await.unwrap();
+        self.ledger.canary().await.unwrap().is_none() && shared.entry("canary.decision").await.unwrap().is_none()
     }
 
     async fn end(self) {
@@ -172,13 +174,15 @@ async fn a_trial_that_is_no_worse_is_promoted_once_though_its_judge_dies() {
     active.kill();
     eventually!(LONG, events(standby, "canary_promoted").await.len() == 1);
     active.begin().await;
-    eventually!(events(active, "canary_promoted").await.len() == 1);
-    let event = events(active, "canary_promoted").await[0]["body"].clone();
+    eventually!(trial.over().await);
+    let one = &trial.one;
+    eventually!(events(one, "canary_promoted").await.len() == 1);
+    let event = events(one, "canary_promoted").await[0]["body"].clone();
     assert!(
         event["trial"]["requests"].as_u64() >= Some(100) && event["elsewhere"]["requests"].as_u64() >= Some(100),
         "{event}"
     );
-    let history = active.api("/history").await;
+    let history = one.api("/history").await;
     assert_eq!(history["trials"].as_array().unwrap().len(), 1, "{history}");
     assert_eq!((trial.head().await, trial.over().await), (2, true));
     trial.end().await;
@@ -189,7 +193,9 @@ async fn a_trial_that_is_worse_is_taken_back() {
     let trial = Trial::begin(500).await;
     let event = eventually!(LONG, events(&trial.one, "canary_taken_back").await.pop())["body"].clone();
     assert!(event["why"].as_str().unwrap().starts_with("answers with 5xx"), "{event}");
-    assert_eq!((trial.head().await, trial.over().await), (1, true));
+    eventually!(trial.over().await);
+    assert_eq!(trial.head().await, 1);
+    assert_eq!(events(&trial.one, "canary_taken_back").await.len(), 1);
     eventually!(trial.one.api("/nodes").await.as_array().unwrap().iter().all(|node| node["stand"] == "current"));
     assert!(trial.one.get("/documents").await.text().contains("taken back"));
     trial.end().await;
