@@ -18,10 +18,6 @@ mod kubernetes;
 mod manual;
 mod watching;
 
-/// Commands that come with another piece of work, and files that come with them. Held against the program as soon as it has
-/// the command; then this list may go.
-const AWAITED: [(&str, &str); 1] = [("controller", "config/alerts.toml")];
-
 /// What the image runs.
 const PARTS: [&str; 3] = ["edge", "controller", "backend"];
 /// Where their settings are: in the image, and for containers elsewhere.
@@ -92,21 +88,11 @@ fn ports(part: &str, settings: &Table) -> BTreeSet<u64> {
 fn is_command_of(part: &str, arguments: &[&str]) {
     let command = if part == "edge" { "run" } else { part };
     assert_eq!(arguments, [command, "-c", &format!("/etc/tollgate/{part}.toml")]);
-    assert!(is_there(command) || is_awaited(command), "`tollgate {command}` is no command");
+    assert!(is_there(command), "`tollgate {command}` is no command");
 }
 
 fn is_there(command: &str) -> bool {
     tollgate(&root(), &["help", command]).code == 0
-}
-
-/// It is to come, and has not.
-fn is_awaited(command: &str) -> bool {
-    AWAITED.iter().any(|(one, _)| *one == command) && !is_there(command)
-}
-
-/// A file that comes with a command that is to come.
-fn is_awaited_file(path: &str) -> bool {
-    AWAITED.iter().any(|(command, file)| *file == path && is_awaited(command))
 }
 
 /// Names between a beginning and a `}`, such as those of `${file:/run/secrets/NAME}`.
@@ -144,10 +130,8 @@ fn settings_of_every_part_are_good() {
         let text = text.replace("/etc/tollgate/routes.toml", &root().join(routes).display().to_string());
         let path = directory.path().join(format!("{part}.toml"));
         std::fs::write(&path, text).unwrap();
-        if !is_awaited(part) {
-            let said = tollgate(directory.path(), &["check", path.to_str().unwrap()]).exits(0).stdout;
-            assert!(!said.contains("warning"), "{said}");
-        }
+        let said = tollgate(directory.path(), &["check", path.to_str().unwrap()]).exits(0).stdout;
+        assert!(!said.contains("warning"), "{said}");
     }
 }
 

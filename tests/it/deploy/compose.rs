@@ -4,10 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_yaml::Value;
 
-use super::{
-    PARTS, contained, health_port, is_awaited_file, is_command_of, leaving, passes, root, seconds, secrets, text, tool,
-    yaml,
-};
+use super::{PARTS, contained, health_port, is_command_of, leaving, passes, root, seconds, secrets, text, tool, yaml};
 use crate::kit::Gateway;
 
 fn service(name: &str) -> Value {
@@ -68,7 +65,7 @@ fn what_is_mounted_is_there() {
         for volume in words(&service["volumes"]) {
             let source = volume.split(':').next().unwrap();
             match source.strip_prefix("./") {
-                Some(path) => assert!(root().join(path).exists() || is_awaited_file(path), "{name:?}: {source}"),
+                Some(path) => assert!(root().join(path).exists(), "{name:?}: {source}"),
                 None => assert!(file["volumes"].as_mapping().unwrap().contains_key(source), "{name:?}: {source}"),
             }
         }

@@ -4,10 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_yaml::Value;
 
-use super::{
-    PARTS, contained, health_port, is_awaited_file, is_command_of, leaving, passes, ports, root, secrets, text, tool,
-    yaml,
-};
+use super::{PARTS, contained, health_port, is_command_of, leaving, passes, ports, root, secrets, text, tool, yaml};
 
 const FILES: [&str; 6] =
     ["namespace.yaml", "nats.yaml", "edge.yaml", "controller.yaml", "backend.yaml", "network.yaml"];
@@ -169,9 +166,7 @@ fn configmaps_hold_the_files_of_the_repository() {
         ("controller", "alerts.toml", "config/alerts.toml"),
         ("backend", "backend.toml", "deploy/container/backend.toml"),
     ] {
-        if !is_awaited_file(path) || root().join(path).exists() {
-            assert_eq!(object(part, "ConfigMap")["data"][key].as_str(), Some(&*text(path)), "{path} has changed");
-        }
+        assert_eq!(object(part, "ConfigMap")["data"][key].as_str(), Some(&*text(path)), "{path} has changed");
     }
 }
 

@@ -1,6 +1,6 @@
 //! `docs/deploy.md`: what it tells to type is there.
 
-use super::{is_awaited, is_there, root, text};
+use super::{is_there, root, text};
 
 /// Lines of code blocks.
 fn lines() -> Vec<String> {
@@ -20,7 +20,7 @@ fn every_command_of_ours_is_there() {
             if other || pair[0] != "tollgate" || !pair[1].starts_with(char::is_alphabetic) {
                 continue;
             }
-            assert!(is_there(pair[1]) || is_awaited(pair[1]), "`{}` is no command: {line}", pair[1]);
+            assert!(is_there(pair[1]), "`{}` is no command: {line}", pair[1]);
             found += 1;
         }
     }
