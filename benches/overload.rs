@@ -91,7 +91,7 @@ fn main() {
              auth = {{ any = [{{ api_key = \"a\" }}, {{ anonymous = true }}] }}\n",
             origin().await
         );
-        for (guard, more) in [("on", ""), ("off", "[overload]\nlag = \"0s\"\n")] {
+        for (guard, more) in [("on", "[overload]\nlag = \"20ms\"\n"), ("off", "[overload]\nlag = \"0s\"\n")] {
             let gateway = Gateway::start(&binary, directory.path(), &routes, more);
             let (http, health) = (gateway.address("http"), gateway.address("health"));
             let seen = closed(http, time / 2).await;

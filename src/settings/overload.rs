@@ -9,7 +9,7 @@ use crate::scalar::{Size, Span};
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Overload {
-    /// The event loop is later than this for 100 ms without a break. At least 5ms; `0s`: it does not count. Default 20ms.
+    /// The event loop is later than this for 100 ms without a break. At least 5ms; `0s`: it does not count. Raise it where other programs take the machine's time. Default 50ms.
     #[serde(default = "overload_lag")]
     pub lag: Span,
     /// Memory that the process may use: from nine tenths of it on a growing share of what is `sheddable` is turned away, beyond the bound of what is `normal`. `0B`: no bound. Default: nine tenths of what its container may have.
@@ -24,5 +24,5 @@ impl Default for Overload {
 }
 
 fn overload_lag() -> Span {
-    Span::from_millis(20)
+    Span::from_millis(50)
 }

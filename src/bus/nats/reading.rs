@@ -1,5 +1,8 @@
 //! Reading a stream of JetStream in order, from some place in it.
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::push::{Ordered, OrderedConfig};
 use async_nats::jetstream::consumer::{DeliverPolicy, ReplayPolicy};
@@ -13,6 +16,9 @@ use crate::bus::{BusError, Change, Entry, Kept, Message};
 
 /// What marks a removed key: <https://docs.nats.io/nats-concepts/jetstream/key-value-store>.
 const OPERATION: &str = "KV-Operation";
+
+/// A reading that has told something and then nothing for so long has told everything there was.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// The messages, and how many there were already.
 async fn ordered<I>(context: &Context, stream: &Stream<I>, config: OrderedConfig) -> Result<(Ordered, u64), BusError> {
@@ -36,19 +42,49 @@ pub(super) async fn changes(
         ..OrderedConfig::default()
     };
     let (messages, pending) = ordered(context, stream, config).await?;
-    let empty = stream::iter((pending == 0).then_some(Ok(Change::Current)));
-    let mut current = pending == 0;
-    let told = messages.flat_map(move |message| {
-        let (change, left) = match message.map_err(|error| failed(&error)).and_then(|message| change(&prefix, &message))
-        {
-            Ok((change, left)) => (Ok(change), left),
-            Err(error) => (Err(error), 1),
-        };
-        let ends = !current && left == 0;
-        current |= ends;
-        stream::iter([Some(change), ends.then_some(Ok(Change::Current))].into_iter().flatten())
-    });
-    Ok(empty.chain(told).boxed())
+    let reading = Reading { messages, prefix, current: pending == 0, told: VecDeque::new() };
+    let first = stream::iter((pending == 0).then_some(Ok(Change::Current)));
+    Ok(first.chain(stream::unfold(reading, Reading::next)).boxed())
+}
+
+/// A reading that knows when it has told everything there was.
+struct Reading {
+    messages: Ordered,
+    prefix: String,
+    current: bool,
+    told: VecDeque<Result<Change, BusError>>,
+}
+
+impl Reading {
+    async fn next(mut self) -> Option<(Result<Change, BusError>, Reading)> {
+        loop {
+            if let Some(change) = self.told.pop_front() {
+                return Some((change, self));
+            }
+            let message = match self.current {
+                true => self.messages.next().await?,
+                // What a value takes the place of may still count as to come, in a server of 2.9: then nothing comes.
+                false => match tokio::time::timeout(SILENCE, self.messages.next()).await {
+                    Ok(message) => message?,
+                    Err(_) => {
+                        self.current = true;
+                        return Some((Ok(Change::Current), self));
+                    }
+                },
+            };
+            let told = message.map_err(|error| failed(&error)).and_then(|message| change(&self.prefix, &message));
+            match told {
+                Ok((change, left)) => {
+                    self.told.push_back(Ok(change));
+                    if !self.current && left == 0 {
+                        self.current = true;
+                        self.told.push_back(Ok(Change::Current));
+                    }
+                }
+                Err(error) => self.told.push_back(Err(error)),
+            }
+        }
+    }
 }
 
 /// What a message says, and how many are still to come.

@@ -25,6 +25,8 @@ impl Settings {
             routes = {{ file = {routes:?} }}
             log = {{ access = {access:?}, level = "info" }}
             drain = {{ grace = "10s" }}
+            # Many programs run beside it: that it comes late says nothing.
+            overload = {{ lag = "0s" }}
             [[listen]]
             name = "http"
             address = "127.0.0.1:0"
