@@ -88,10 +88,15 @@ pub struct Part {
 struct Draft {
     path: PathBuf,
     target: PathBuf,
+    /// What was there before has taken its place: it is not to be cleared.
+    holds_before: std::cell::Cell<bool>,
 }
 
 impl Drop for Draft {
     fn drop(&mut self) {
+        if self.holds_before.get() {
+            return;
+        }
         let _ = fs::remove_dir_all(&self.path);
     }
 }
@@ -105,7 +110,7 @@ impl Draft {
         };
         crate::durable::directory(parent).map_err(failed(parent))?;
         let path = parent.join(format!(".{}.{:x}.draft", name.to_string_lossy(), fastrand::u64(..)));
-        let draft = Draft { path, target };
+        let draft = Draft { path, target, holds_before: std::cell::Cell::new(false) };
         let files = directory(&draft.path);
         crate::durable::directory(&files).map_err(failed(&files))?;
         Ok(draft)
@@ -269,6 +274,7 @@ fn exchange(draft: &Draft) -> Result<PathBuf, BackupError> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     renameat_with(CWD, &draft.path, CWD, &draft.target, RenameFlags::EXCHANGE)
         .map_err(|error| failed(&draft.target)(error.into()))?;
+    draft.holds_before.set(true);
     let mut before = draft.target.clone().into_os_string();
     before.push(format!(".before-{}", moment::now()));
     let before = PathBuf::from(before);

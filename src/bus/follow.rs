@@ -76,7 +76,11 @@ impl Follow {
                     match *self.link.borrow_and_update() {
                         // The reading is of another life of the server, perhaps.
                         Link::Up => self.changes = None,
-                        Link::Down { .. } => return Seen::Lost("the bus cannot be reached".to_owned()),
+                        Link::Down { .. } => {
+                            // What was read in part is no reading.
+                            self.changes = None;
+                            return Seen::Lost("the bus cannot be reached".to_owned());
+                        }
                     }
                 }
                 change = changes.next() => match change {

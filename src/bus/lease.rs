@@ -97,6 +97,12 @@ impl Lease {
         Some(done)
     }
 
+    async fn still(&self) -> Option<u64> {
+        let reading = async { self.bus.bucket(&self.bucket).await?.entry(&self.key).await };
+        let entry = timeout(self.term / 5, reading).await.ok()?.ok()??;
+        (entry.value == self.holder.as_bytes()).then_some(entry.revision)
+    }
+
     /// Returns when the lease is not this holder's any more.
     async fn keep(&self, held: &mut Held) {
         loop {
@@ -110,7 +116,12 @@ impl Lease {
             let left = (self.term * 2 / 3).saturating_sub(held.renewed.elapsed());
             match timeout(left, writing).await {
                 Ok(Ok(revision)) => *held = Held { revision, renewed },
-                Ok(Err(BusError::Lost { .. })) | Err(_) => return,
+                // What was written late, though its answer did not come, is this holder's all the same.
+                Ok(Err(BusError::Lost { .. })) => match self.still().await {
+                    Some(revision) => *held = Held { revision, renewed: held.renewed },
+                    None => return,
+                },
+                Err(_) => return,
                 Ok(Err(_)) if held.renewed.elapsed() >= self.term * 2 / 3 => return,
                 Ok(Err(_)) => {}
             }

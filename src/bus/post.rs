@@ -1,6 +1,6 @@
 //! What a node tells without waiting: a bounded box of events and telemetry, sent by a task of its own.
 //!
-//! At its bound the oldest telemetry goes first, then the oldest event; both are counted. Events are sent until the bus
+//! At its bound (a number, and 16 MiB) the oldest telemetry goes first, then the oldest event; both are counted. Events are sent until the bus
 //! keeps them, under one id, so that a second try is no second event. Telemetry is sent once, or never.
 
 use std::collections::VecDeque;
@@ -12,6 +12,8 @@ use tokio::sync::Notify;
 
 use super::{Bus, Link, Message};
 
+/// Bytes that wait at most, whatever their number.
+const BYTES_MAX: usize = 16 << 20;
 /// A try to have an event kept is given up after this long, and made again.
 const TRY: Duration = Duration::from_secs(5);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -37,6 +39,7 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Waiting {
+    bytes: usize,
     events: VecDeque<(Message, String)>,
     telemetry: VecDeque<Message>,
 }
@@ -74,24 +77,34 @@ impl Post {
     /// An event: what somebody will ask for later.
     pub fn event(&self, message: Message) {
         let id = format!("{}-{}", self.0.life, self.0.count.fetch_add(1, Ordering::Relaxed));
-        self.add(|waiting| waiting.events.push_back((message, id)));
+        self.add(|waiting| {
+            waiting.bytes += message.payload.len();
+            waiting.events.push_back((message, id));
+        });
         self.0.event_added.notify_one();
     }
 
     /// Telemetry: what is worth something now.
     pub fn telemetry(&self, message: Message) {
-        self.add(|waiting| waiting.telemetry.push_back(message));
+        self.add(|waiting| {
+            waiting.bytes += message.payload.len();
+            waiting.telemetry.push_back(message);
+        });
         self.0.telemetry_added.notify_one();
     }
 
     fn add(&self, add: impl FnOnce(&mut Waiting)) {
         let mut waiting = self.waiting();
         add(&mut waiting);
-        if waiting.events.len() + waiting.telemetry.len() > self.0.bound {
-            if waiting.telemetry.pop_front().is_some() {
+        while waiting.bytes > BYTES_MAX || waiting.events.len() + waiting.telemetry.len() > self.0.bound {
+            if let Some(message) = waiting.telemetry.pop_front() {
+                waiting.bytes -= message.payload.len();
                 self.0.telemetry_lost.fetch_add(1, Ordering::Relaxed);
-            } else if waiting.events.pop_front().is_some() {
+            } else if let Some((message, _)) = waiting.events.pop_front() {
+                waiting.bytes -= message.payload.len();
                 self.0.events_lost.fetch_add(1, Ordering::Relaxed);
+            } else {
+                break;
             }
         }
     }
@@ -124,14 +137,23 @@ impl Post {
                 self.0.sent.fetch_add(1, Ordering::Relaxed);
                 let mut waiting = self.waiting();
                 // At the bound it may be gone already.
-                if waiting.events.front().is_some_and(|(_, first)| *first == id) {
-                    waiting.events.pop_front();
+                if waiting.events.front().is_some_and(|(_, first)| *first == id)
+                    && let Some((message, _)) = waiting.events.pop_front()
+                {
+                    waiting.bytes -= message.payload.len();
                 }
             } else {
                 tokio::time::sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             }
         }
+    }
+
+    fn next(&self) -> Option<Message> {
+        let mut waiting = self.waiting();
+        let message = waiting.telemetry.pop_front()?;
+        waiting.bytes -= message.payload.len();
+        Some(message)
     }
 
     async fn send_telemetry(&self, bus: &Bus) {
@@ -141,7 +163,7 @@ impl Post {
             if link.wait_for(|link| *link == Link::Up).await.is_err() {
                 return std::future::pending().await;
             }
-            let Some(message) = self.waiting().telemetry.pop_front() else {
+            let Some(message) = self.next() else {
                 self.0.telemetry_added.notified().await;
                 continue;
             };

@@ -91,12 +91,12 @@ pub(super) fn rollback(args: &RollbackArgs) -> Exit {
         let signer = args.saying.signer()?;
         let reached = args.reach.reach().await?;
         let head = reached.ledger.head().await.map_err(|error| told(&error))?;
-        let old = reached.ledger.revision(args.revision).await.map_err(|error| told(&error))?;
+        let before = reached.ledger.before(args.revision, signer.as_ref()).await;
+        let (old, text) = before.map_err(|error| told(&error))?;
         if head.as_ref().is_some_and(|head| head.pointer.digest == old.digest) {
             eprintln!("what revision {} holds is in force already", args.revision);
             return Ok(Exit::Ok);
         }
-        let text = reached.ledger.text(&old.digest).await.map_err(|error| told(&error))?;
         let reason = match args.saying.reason.as_str() {
             "" => format!("back to revision {}", args.revision),
             reason => reason.to_owned(),

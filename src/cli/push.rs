@@ -19,6 +19,8 @@ use crate::source;
 
 /// How often it is looked how far a revision has come.
 const LOOK: Duration = Duration::from_millis(100);
+/// A controller that lives has written its lease again within this.
+const ALIVE: Duration = Duration::from_millis(1_500);
 const WORDS_MAX: usize = 5;
 
 #[derive(Debug, clap::Args)]
@@ -138,7 +140,10 @@ async fn trial(
     }
     let deciding = reached.bus.bucket(&reached.fleet.shared()).await.map_err(|error| told(&error.into()))?;
     let controller = deciding.entry("lease.controller").await.map_err(|error| told(&error.into()))?;
-    if controller.is_none() {
+    // A lease that is written again and again is held; one that only stands was left by somebody who died.
+    tokio::time::sleep(ALIVE).await;
+    let again = deciding.entry("lease.controller").await.map_err(|error| told(&error.into()))?;
+    if controller.is_none() || again.as_ref().map(|entry| entry.revision) == controller.map(|entry| entry.revision) {
         eprintln!("tollgate: no controller runs, and nobody else decides a trial");
         eprintln!("help: start `tollgate controller`, or push without --canary");
         return Err(Exit::Refused);

@@ -133,8 +133,7 @@ pub(super) async fn push(state: &State, text: Arc<str>, saying: Saying) -> Resul
 
 /// Puts what a revision held in force again, as a new revision.
 pub(super) async fn roll_back(state: &State, revision: u64, saying: Saying) -> Result<Pointer, DocumentError> {
-    let old = state.ledger.revision(revision).await?;
-    let text = state.ledger.text(&old.digest).await?;
+    let (old, text) = state.ledger.before(revision, state.signer.as_ref()).await?;
     let Saying { parent, author, reason } = saying;
     let reason = if reason.is_empty() { format!("back to revision {revision}") } else { reason };
     let draft = Draft { text, author, reason, requires: old.requires, rollback_of: Some(revision) };

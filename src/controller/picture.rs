@@ -35,6 +35,8 @@ pub(super) struct Inner {
     pub(super) seen: [bool; 3],
     /// Why the bus cannot be read now.
     pub(super) lost: Option<String>,
+    /// Parts that have not been read since they were lost.
+    pub(super) stale: [bool; 3],
     /// Until then a node may look silent only because the bus was away.
     pub(super) settled_at_ms: u64,
 }
@@ -114,7 +116,7 @@ impl Picture {
     /// Everything has been read once, and can be read now.
     pub(super) fn is_current(&self) -> bool {
         let inner = self.inner();
-        inner.seen == [true; 3] && inner.lost.is_none()
+        inner.seen == [true; 3] && inner.stale == [false; 3]
     }
 
     pub(super) fn service(&self, name: &str, ready: Result<(), String>, now_ms: u64) {
@@ -161,7 +163,11 @@ pub(super) async fn follow(state: Arc<State>, part: Part) {
             Seen::Current => state.picture.replace(part, whole.take().unwrap_or_default()),
             Seen::Lost(reason) => {
                 whole = None;
-                state.picture.inner().lost = Some(reason);
+                let mut inner = state.picture.inner();
+                inner.lost = Some(reason);
+                if let Some(stale) = inner.stale.get_mut(part as usize) {
+                    *stale = true;
+                }
             }
         }
     }
@@ -186,7 +192,12 @@ impl Picture {
         if let Some(seen) = inner.seen.get_mut(part as usize) {
             *seen = true;
         }
-        inner.lost = None;
+        if let Some(stale) = inner.stale.get_mut(part as usize) {
+            *stale = false;
+        }
+        if inner.stale == [false; 3] {
+            inner.lost = None;
+        }
     }
 
     fn put(&self, part: Part, entry: &Entry) {

@@ -113,7 +113,8 @@ pub async fn unread(
 ) -> Result<Vec<(Node, Vec<String>)>, BusError> {
     let mut refusing = Vec::new();
     for report in reports(bus, fleet).await?.into_iter().filter(|report| !report.is_silent(now_ms)) {
-        let Some(known) = words(bus, fleet, &report.who).await? else { continue };
+        // Of a node that does not say what it reads nobody knows that it does.
+        let known = words(bus, fleet, &report.who).await?.unwrap_or_default();
         let unknown: Vec<String> = requires.difference(&known).cloned().collect();
         if !unknown.is_empty() {
             refusing.push((report.who, unknown));
@@ -122,6 +123,8 @@ pub async fn unread(
     Ok(refusing)
 }
 
+/// The bucket forgets after a day.
+const WORDS_AGAIN: Duration = Duration::from_secs(3600);
 /// Certificates told of in one report.
 const CERTIFICATES_MAX: usize = 500;
 
@@ -149,15 +152,21 @@ impl Reporter {
             every_ms: ms_of(EVERY),
         };
         let mut link = self.membership.bus.link();
-        // The words of this version, written once per connection.
+        // The words of this version, written once per connection and again before the bucket forgets them.
         let mut told_words = false;
+        let mut told_at = tokio::time::Instant::now();
         let mut failing = false;
         let draining = self.drain.clone();
         let mut left = false;
         loop {
+            if told_at.elapsed() > WORDS_AGAIN {
+                told_words = false;
+            }
             let report = self.report(&who);
             let written = self.write(&report, (!told_words).then_some(&list)).await;
-            told_words |= written.is_ok();
+            if !told_words && written.is_ok() {
+                (told_words, told_at) = (true, tokio::time::Instant::now());
+            }
             match written {
                 Err(error) if !failing => {
                     tracing::warn!(%error, "the fleet does not learn what this node runs");

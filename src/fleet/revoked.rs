@@ -94,18 +94,23 @@ impl Sharing {
         }
         self.bus.insert(id.to_owned(), told.clone());
         let (revocations, id, now) = (self.revocations.clone(), id.to_owned(), unix_now());
-        match &told {
-            Told::Revoked(one) => drop(self.known.insert(id.clone(), one.clone())),
-            Told::TakenBack { .. } => drop(self.known.remove(&id)),
+        if let Told::TakenBack { .. } = &told {
+            self.known.remove(&id);
         }
         // It may wait for the disk.
         let work = tokio::task::spawn_blocking(move || match told {
-            Told::Revoked(one) if revocations.all(now).contains_key(&id) || one.is_over(now) => Ok(()),
-            Told::Revoked(one) => revocations.add(one, now).map(drop),
-            Told::TakenBack { .. } => revocations.remove(&id, now).map(drop),
+            Told::Revoked(one) if one.is_over(now) => Ok(None),
+            Told::Revoked(one) => match revocations.all(now).remove(&id) {
+                Some(here) if !one.outlasts(&here) => Ok(None),
+                Some(_) | None => revocations.add(one.clone(), now).map(|_| Some((id, one))),
+            },
+            Told::TakenBack { .. } => revocations.remove(&id, now).map(|_| None),
         });
-        if let Ok(Err(error)) = work.await {
-            tracing::error!(%error, "what another node revoked");
+        match work.await {
+            // What could not be taken up is not known here: its absence says nothing to the others.
+            Ok(Ok(taken)) => self.known.extend(taken),
+            Ok(Err(error)) => tracing::error!(%error, "what another node revoked or took back"),
+            Err(error) => tracing::error!(%error, "what another node revoked or took back"),
         }
     }
 
@@ -114,8 +119,8 @@ impl Sharing {
         let now = unix_now();
         let here = self.revocations.all(now);
         for (id, one) in &here {
-            let stands = matches!(self.bus.get(id), Some(Told::Revoked(_)));
-            let is_new = !self.known.contains_key(id);
+            let stands = matches!(self.bus.get(id), Some(Told::Revoked(there)) if !one.outlasts(there));
+            let is_new = self.known.get(id).is_none_or(|known| one.outlasts(known));
             // Taken back elsewhere while this node was away: the mark has been followed, or will be.
             let is_marked = matches!(self.bus.get(id), Some(Told::TakenBack { .. }));
             if !stands && (is_new || !is_marked) {

@@ -43,7 +43,7 @@ pub async fn share(membership: Membership, live: Arc<Live>) {
     let subject = membership.fleet.usage("any").replace(".any", ".*");
     let mut told = Instant::now();
     let mut heard = futures_util::stream::empty().boxed();
-    let mut listening = false;
+    let (mut listening, mut was_up) = (false, false);
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -57,6 +57,11 @@ pub async fn share(membership: Membership, live: Arc<Live>) {
             },
             _ = tick.tick() => {
                 let up = *link.borrow() == Link::Up;
+                if up && !was_up {
+                    // Nobody could be heard meanwhile.
+                    peers.values_mut().for_each(|at| *at = Instant::now());
+                }
+                was_up = up;
                 if up {
                     peers.retain(|_, at| at.elapsed() < GONE);
                 }

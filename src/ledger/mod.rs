@@ -60,7 +60,7 @@ pub struct Pointer {
     /// The revision whose text this is again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback_of: Option<u64>,
-    /// Ed25519 over digest, revision and parent, in base64.
+    /// Ed25519 over bucket, digest, revision and parent, in base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<String>,
 }
@@ -88,6 +88,8 @@ pub enum LedgerError {
     Damaged { digest: String, message: String },
     #[error("{0} cannot be read: {1}")]
     Unreadable(String, serde_json::Error),
+    #[error("revision {0} was not signed with this key: it is not signed again unseen; push its text instead")]
+    NotSigned(u64),
     #[error("{0} bytes are more than a document may have ({TEXT_MAX})")]
     TooLong(usize),
 }
@@ -182,6 +184,18 @@ impl Ledger {
         }
     }
 
+    /// What going back to a revision takes: its pointer and its text. Whoever signs signs nothing that was not signed before.
+    pub async fn before(&self, number: u64, signer: Option<&Signer>) -> Result<(Pointer, Arc<str>), LedgerError> {
+        let pointer = self.revision(number).await?;
+        if let Some(signer) = signer
+            && !(pointer.revision == number && signer.verifier().accepts(&self.bucket, &pointer))
+        {
+            return Err(LedgerError::NotSigned(number));
+        }
+        let text = self.text(&pointer.digest).await?;
+        Ok((pointer, text))
+    }
+
     /// The text of a digest, byte for byte as it was pushed.
     pub async fn text(&self, wanted: &str) -> Result<Arc<str>, LedgerError> {
         let damaged = |message: String| LedgerError::Damaged { digest: wanted.to_owned(), message };
@@ -254,7 +268,7 @@ impl Ledger {
         let digest = self.keep(&text).await?;
         let (revision, at_ms, signature) = (parent + 1, now_ms(), None);
         let mut pointer = Pointer { revision, digest, parent, author, reason, at_ms, requires, rollback_of, signature };
-        pointer.signature = signer.map(|signer| signer.sign(&pointer));
+        pointer.signature = signer.map(|signer| signer.sign(&self.bucket, &pointer));
         Ok(pointer)
     }
 
@@ -289,7 +303,9 @@ impl Ledger {
     async fn prune(&self, limit: u64, bucket: &dyn KeyValue) -> Result<(), LedgerError> {
         let (old, kept): (Vec<_>, Vec<_>) =
             self.log().await?.into_iter().partition(|pointer| pointer.revision <= limit);
-        let needed: BTreeSet<&str> = kept.iter().map(|pointer| pointer.digest.as_str()).collect();
+        let trial = self.canary().await?.map(|(canary, _)| canary.pointer.digest);
+        let needed: BTreeSet<&str> =
+            kept.iter().map(|pointer| pointer.digest.as_str()).chain(trial.as_deref()).collect();
         for pointer in &old {
             if !needed.contains(pointer.digest.as_str()) {
                 let key = format!("document.{}", pointer.digest);

@@ -1,6 +1,6 @@
-//! Who may say what is in force: ed25519 (RFC 8032) over digest, revision and parent.
+//! Who may say what is in force: ed25519 (RFC 8032) over bucket, digest, revision and parent.
 
-use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -20,9 +20,10 @@ pub enum KeyError {
     Public,
 }
 
-fn signed(pointer: &Pointer) -> String {
+/// What is signed is good for one bucket: an operator may have one key for several fleets.
+fn signed(bucket: &str, pointer: &Pointer) -> String {
     let Pointer { revision, digest, parent, .. } = pointer;
-    format!("tollgate document\n{digest}\n{revision}\n{parent}\n")
+    format!("tollgate document\n{bucket}\n{digest}\n{revision}\n{parent}\n")
 }
 
 fn pem(text: &str, label: &str) -> Option<Vec<u8>> {
@@ -42,8 +43,14 @@ impl Signer {
         Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).map(Signer).map_err(|_| KeyError::Private)
     }
 
-    pub(super) fn sign(&self, pointer: &Pointer) -> String {
-        STANDARD.encode(self.0.sign(signed(pointer).as_bytes()))
+    /// Who accepts what this signs.
+    pub fn verifier(&self) -> Verifier {
+        let public: Option<[u8; 32]> = self.0.public_key().as_ref().try_into().ok();
+        Verifier(public.into_iter().collect())
+    }
+
+    pub(super) fn sign(&self, bucket: &str, pointer: &Pointer) -> String {
+        STANDARD.encode(self.0.sign(signed(bucket, pointer).as_bytes()))
     }
 }
 
@@ -61,12 +68,14 @@ impl Verifier {
         !self.0.is_empty()
     }
 
-    /// Whether a pointer may be followed.
-    pub fn accepts(&self, pointer: &Pointer) -> bool {
+    /// Whether a pointer of a bucket may be followed.
+    pub fn accepts(&self, bucket: &str, pointer: &Pointer) -> bool {
         let signature = pointer.signature.as_ref().and_then(|text| STANDARD.decode(text).ok());
         let by = |key: &[u8; 32]| {
             let public = UnparsedPublicKey::new(&ED25519, key);
-            signature.as_ref().is_some_and(|signature| public.verify(signed(pointer).as_bytes(), signature).is_ok())
+            signature
+                .as_ref()
+                .is_some_and(|signature| public.verify(signed(bucket, pointer).as_bytes(), signature).is_ok())
         };
         !self.is_strict() || self.0.iter().any(by)
     }
@@ -83,9 +92,9 @@ fn public(text: &str) -> Option<[u8; 32]> {
 pub(super) mod tests {
     use std::collections::BTreeSet;
 
-    use aws_lc_rs::signature::KeyPair as _;
-
     use super::*;
+
+    const B: &str = "bucket";
 
     pub(in crate::ledger) fn pair() -> (Signer, String) {
         let der = Ed25519KeyPair::generate_pkcs8(&aws_lc_rs::rand::SystemRandom::new()).unwrap();
@@ -111,17 +120,18 @@ pub(super) mod tests {
             signature: None,
         };
         let verifier = Verifier::new([&public]).unwrap();
-        assert!(!verifier.accepts(&pointer), "unsigned");
-        assert!(Verifier::default().accepts(&pointer));
-        pointer.signature = Some(signer.sign(&pointer));
-        assert!(verifier.accepts(&pointer));
-        assert!(Verifier::new([&other, &public]).unwrap().accepts(&pointer));
-        assert!(!Verifier::new([&other]).unwrap().accepts(&pointer));
+        assert!(!verifier.accepts(B, &pointer), "unsigned");
+        assert!(Verifier::default().accepts(B, &pointer));
+        pointer.signature = Some(signer.sign(B, &pointer));
+        assert!(verifier.accepts(B, &pointer));
+        assert!(!verifier.accepts("other", &pointer), "of another fleet");
+        assert!(Verifier::new([&other, &public]).unwrap().accepts(B, &pointer));
+        assert!(!Verifier::new([&other]).unwrap().accepts(B, &pointer));
         let changes: [fn(&mut Pointer); 3] = [|p| p.revision = 3, |p| p.parent = 0, |p| p.digest = "e".to_owned()];
         for change in changes {
             let mut changed = pointer.clone();
             change(&mut changed);
-            assert!(!verifier.accepts(&changed), "{changed:?}");
+            assert!(!verifier.accepts(B, &changed), "{changed:?}");
         }
     }
 

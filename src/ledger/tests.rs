@@ -103,5 +103,5 @@ async fn old_revisions_go_with_what_only_they_named() {
     assert!(ledger.text(&digest("only here")).await.is_err());
     assert!(ledger.text(&digest("text 0")).await.is_ok());
     let verifier = Verifier::new([&public]).unwrap();
-    assert!(log.iter().all(|pointer| verifier.accepts(pointer)));
+    assert!(log.iter().all(|pointer| verifier.accepts("docs", pointer)));
 }

@@ -252,9 +252,10 @@ impl Limit {
             (Some(_), OnLoss::Allow) => Said::Skipped,
             (Some(_), OnLoss::Deny) => Said::Refused { wait: Some(Duration::from_secs(1)), remaining: None },
             (Some(nodes), OnLoss::LocalShare) => {
-                // A share of the rate is a price as many times as high.
-                let cost = cost.saturating_mul(nodes).min(burst);
-                said(cost, rule.take(key, cost))
+                // A share of the rate, and of the burst: at least one, so that a limit is not a wall.
+                let share = NonZeroU32::new(burst.get() / nodes).unwrap_or(NonZeroU32::MIN);
+                let rule = Rule::new(rate.per_one().saturating_mul(nodes.get()), share, self.rates(), true);
+                said(cost, rule.take(key, cost.min(share)))
             }
         }
     }

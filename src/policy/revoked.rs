@@ -136,6 +136,15 @@ impl Revocation {
         Ok(())
     }
 
+    /// Whether it holds for longer than another of the same tokens.
+    pub fn outlasts(&self, other: &Revocation) -> bool {
+        match (self.expires, other.expires) {
+            (None, other) => other.is_some(),
+            (Some(_), None) => false,
+            (Some(this), Some(other)) => this > other,
+        }
+    }
+
     /// Whether there is nothing left to revoke.
     pub fn is_over(&self, now: u64) -> bool {
         !self.lasts(now)
@@ -254,6 +263,9 @@ impl Revocations {
             durable::replace(&path, &serde_json::to_vec_pretty(&all)?)?;
             self.index.store(Arc::new(Index::of(all)));
             file.behind = false;
+            drop(file);
+            self.changed.send_modify(|count| *count += 1);
+            self.end_streams(now);
             return Ok(());
         }
         let all = lasting(read(&path)?, now);

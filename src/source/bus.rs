@@ -47,7 +47,7 @@ struct Follower {
     publisher: Publisher,
     head: Option<Pointer>,
     canary: Option<Canary>,
-    /// The highest revision that was followed: with signatures, no older one is.
+    /// The highest revision that was followed since the process began: with signatures, no older one is.
     highest: u64,
     /// What is to be fetched, why, and when it is tried.
     wanted: Option<(Trigger, Instant)>,
@@ -144,8 +144,10 @@ impl Follower {
     /// Fetches and yields what is to be followed now.
     async fn fetch(&mut self) {
         let Some((trigger, _)) = self.wanted.take() else { return };
-        let trial =
-            self.canary.as_ref().filter(|canary| canary.nodes.contains(&self.node)).map(|canary| &canary.pointer);
+        // A trial of what is not in force any more is over, whoever has to end it.
+        let head = self.head.as_ref().map_or(0, |head| head.revision);
+        let here = |canary: &&Canary| canary.nodes.contains(&self.node) && canary.pointer.parent == head;
+        let trial = self.canary.as_ref().filter(here).map(|canary| &canary.pointer);
         let Some(pointer) = trial.or(self.head.as_ref()).cloned() else { return };
         if let Err(error) = self.may_follow(&pointer) {
             return self.trouble(error);
@@ -166,7 +168,7 @@ impl Follower {
 
     fn may_follow(&self, pointer: &Pointer) -> Result<(), SourceError> {
         let revision = pointer.revision;
-        if !self.verifier.accepts(pointer) {
+        if !self.verifier.accepts(self.ledger.bucket(), pointer) {
             return Err(SourceError::Unsigned { revision });
         }
         // The head of a trial that was taken back is one below it.

@@ -152,7 +152,7 @@ impl Store {
         let Ok(Ok(place)) = place else { return Err(StoreError::Busy.into()) };
         // There are as many places as connections.
         let Some(connection) = self.readers().pop() else { return Err(StoreError::Closed.into()) };
-        let interrupt = connection.get_interrupt_handle();
+        let mut breaker = Breaker { handle: connection.get_interrupt_handle(), armed: true };
         let store = self.clone();
         let mut asked = tokio::task::spawn_blocking(move || {
             let answer = question(&connection);
@@ -161,10 +161,14 @@ impl Store {
             answer
         });
         match tokio::time::timeout(READ, &mut asked).await {
-            Ok(answer) => answer.unwrap_or_else(|_| Err(StoreError::Closed.into())),
+            Ok(answer) => {
+                breaker.armed = false;
+                answer.unwrap_or_else(|_| Err(StoreError::Closed.into()))
+            }
             Err(_) => {
-                interrupt.interrupt();
+                breaker.handle.interrupt();
                 let _ = asked.await;
+                breaker.armed = false;
                 Err(StoreError::Busy.into())
             }
         }
@@ -192,6 +196,20 @@ impl Store {
             // Connections that read would keep the log from being cut.
             self.readers().clear();
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+/// Breaks a read off that nobody waits for any more: its client has left.
+struct Breaker {
+    handle: rusqlite::InterruptHandle,
+    armed: bool,
+}
+
+impl Drop for Breaker {
+    fn drop(&mut self) {
+        if self.armed {
+            self.handle.interrupt();
         }
     }
 }

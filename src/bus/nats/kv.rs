@@ -9,23 +9,29 @@ use async_nats::jetstream::stream::Stream;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
+use tokio::sync::watch;
 
 use super::{ANSWER, fits, reading};
-use crate::bus::{BusError, Change, Entry, Expect, KeyValue, within};
+use crate::bus::{BusError, Change, Entry, Expect, KeyValue, Link, within};
 
 struct Bucket {
     jetstream: Context,
+    link: watch::Receiver<Link>,
     store: Store,
     stream: Stream<()>,
 }
 
-pub(super) async fn open(jetstream: &Context, name: &str) -> Result<Arc<dyn KeyValue>, BusError> {
+pub(super) async fn open(
+    jetstream: &Context,
+    link: watch::Receiver<Link>,
+    name: &str,
+) -> Result<Arc<dyn KeyValue>, BusError> {
     let store = jetstream.get_key_value(name).await.map_err(|error| match error.kind() {
         KeyValueErrorKind::GetBucket if is_missing(&error) => BusError::Missing(name.to_owned()),
         _ => failed(&error),
     })?;
     let stream = jetstream.get_stream_no_info(format!("KV_{name}")).await.map_err(|error| failed(&error))?;
-    Ok(Arc::new(Bucket { jetstream: jetstream.clone(), store, stream }))
+    Ok(Arc::new(Bucket { jetstream: jetstream.clone(), link, store, stream }))
 }
 
 /// The library wraps the answer "stream not found" several times.
@@ -98,6 +104,6 @@ impl KeyValue for Bucket {
 
     async fn watch(&self, keys: &str) -> Result<BoxStream<'static, Result<Change, BusError>>, BusError> {
         let prefix = format!("$KV.{}.", self.store.name);
-        within(ANSWER, reading::changes(&self.jetstream, &self.stream, prefix, keys)).await
+        within(ANSWER, reading::changes(&self.jetstream, &self.stream, prefix, keys, self.link.clone())).await
     }
 }

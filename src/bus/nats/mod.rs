@@ -134,6 +134,8 @@ impl Nats {
                 let told = told.clone();
                 async move { tell(&told, &event) }
             });
+        // Whoever names an authority wants it asked: what a server says of itself does not decide that.
+        connecting = connecting.require_tls(ca.is_some() || client_certificate.is_some());
         if let Some(ca) = ca {
             connecting = connecting.add_root_certificates(ca.clone());
         }
@@ -211,7 +213,7 @@ fn tell(told: &watch::Sender<Link>, event: &Event) {
 #[async_trait]
 impl Wire for Nats {
     async fn bucket(&self, name: &str) -> Result<Arc<dyn KeyValue>, BusError> {
-        within(ANSWER, kv::open(&self.jetstream, name)).await
+        within(ANSWER, kv::open(&self.jetstream, self.link.clone(), name)).await
     }
 
     async fn make_bucket(&self, bucket: &Bucket) -> Result<(), BusError> {

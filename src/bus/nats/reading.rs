@@ -10,9 +10,10 @@ use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{self, Context};
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
+use tokio::sync::watch;
 
 use super::kv::failed;
-use crate::bus::{BusError, Change, Entry, Kept, Message};
+use crate::bus::{BusError, Change, Entry, Kept, Link, Message};
 
 /// What marks a removed key: <https://docs.nats.io/nats-concepts/jetstream/key-value-store>.
 const OPERATION: &str = "KV-Operation";
@@ -35,6 +36,7 @@ pub(super) async fn changes(
     stream: &Stream<()>,
     prefix: String,
     keys: &str,
+    link: watch::Receiver<Link>,
 ) -> Result<BoxStream<'static, Result<Change, BusError>>, BusError> {
     let config = OrderedConfig {
         filter_subject: format!("{prefix}{keys}"),
@@ -42,7 +44,8 @@ pub(super) async fn changes(
         ..OrderedConfig::default()
     };
     let (messages, pending) = ordered(context, stream, config).await?;
-    let reading = Reading { messages, prefix, current: pending == 0, told: VecDeque::new() };
+    let (current, begun, told) = (pending == 0, false, VecDeque::new());
+    let reading = Reading { messages, prefix, link, current, begun, told };
     let first = stream::iter((pending == 0).then_some(Ok(Change::Current)));
     Ok(first.chain(stream::unfold(reading, Reading::next)).boxed())
 }
@@ -51,7 +54,10 @@ pub(super) async fn changes(
 struct Reading {
     messages: Ordered,
     prefix: String,
+    link: watch::Receiver<Link>,
     current: bool,
+    /// It has told something.
+    begun: bool,
     told: VecDeque<Result<Change, BusError>>,
 }
 
@@ -66,13 +72,15 @@ impl Reading {
                 // What a value takes the place of may still count as to come, in a server of 2.9: then nothing comes.
                 false => match tokio::time::timeout(SILENCE, self.messages.next()).await {
                     Ok(message) => message?,
-                    Err(_) => {
+                    Err(_) if self.begun && *self.link.borrow() == Link::Up => {
                         self.current = true;
                         return Some((Ok(Change::Current), self));
                     }
+                    Err(_) => return Some((Err(BusError::Timeout(SILENCE)), self)),
                 },
             };
             let told = message.map_err(|error| failed(&error)).and_then(|message| change(&self.prefix, &message));
+            self.begun = true;
             match told {
                 Ok((change, left)) => {
                     self.told.push_back(Ok(change));

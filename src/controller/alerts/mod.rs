@@ -99,6 +99,10 @@ struct Acting<'a> {
 impl Acting<'_> {
     /// Holds the rules against what is known now.
     async fn look(&mut self) -> Result<(), AlertError> {
+        // Without rules nothing is over that was begun with some.
+        if !self.state.rules.are_known() {
+            return Ok(());
+        }
         let rules = self.state.rules.now();
         while !self.state.picture.is_current() {
             tokio::time::sleep(PAUSE).await;

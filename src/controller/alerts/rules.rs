@@ -18,12 +18,18 @@ const EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(in crate::controller) struct Rules {
     now: ArcSwap<Alerts>,
+    /// A file has been taken up: before that nobody knows what is meant.
+    known: std::sync::atomic::AtomicBool,
     problems: ArcSwap<Vec<Entry>>,
 }
 
 impl Rules {
     pub(in crate::controller) fn now(&self) -> Arc<Alerts> {
         self.now.load_full()
+    }
+
+    pub(in crate::controller) fn are_known(&self) -> bool {
+        self.known.load(std::sync::atomic::Ordering::Acquire)
     }
 
     /// Why the newest file is not in force. Empty: it is.
@@ -39,6 +45,7 @@ impl Rules {
             Some(rules) => {
                 tracing::info!(file = name, rules = rules.alert.len(), "alert rules are in force");
                 self.now.store(Arc::new(rules));
+                self.known.store(true, std::sync::atomic::Ordering::Release);
             }
             None => tracing::error!(file = name, problems = ?told, "alert rules are not taken"),
         }

@@ -31,6 +31,8 @@ use crate::ledger::TEXT_MAX;
 
 /// Bytes of a question: a document as a form or as JSON, with room for what has to be escaped.
 const BODY_MAX: usize = TEXT_MAX + (16 << 20);
+/// Bytes of what anybody may send, before it is known who.
+const FORM_MAX: usize = 8 << 10;
 /// Time to read a question and begin the answer. A large document takes its time.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
@@ -50,7 +52,7 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/alerts", get(alerts::page))
         .route("/documents", get(documents::page).post(documents::act))
         .route("/live/{page}", get(live::live))
-        .route("/login", get(login::page).post(login::log_in))
+        .route("/login", get(login::page).post(login::log_in).layer(DefaultBodyLimit::max(FORM_MAX)))
         .route("/logout", post(login::log_out))
         .route("/assets/{name}", get(asset))
         .route("/health", get(health::health))

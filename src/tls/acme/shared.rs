@@ -93,7 +93,7 @@ struct Inner {
     whole: AtomicBool,
     /// Leases of others, and since when they stand.
     seen: Mutex<BTreeMap<String, Sighting>>,
-    /// The place that changed last.
+    /// Counts changes that others have made.
     changed: watch::Sender<u64>,
     runtime: Handle,
 }
@@ -226,10 +226,11 @@ impl Shared {
         let place = place(shelf, key)?;
         let bucket = self.0.bus.bucket(&self.0.bucket).await.map_err(failed)?;
         match bucket.entry(&place).await.map_err(failed)? {
-            Some(entry) => {
-                let value = self.0.seal.open(&place, &entry.value)?;
-                self.mirror().insert(place, value);
-            }
+            // What cannot be opened is ordered anew, and takes its place.
+            Some(entry) => match self.opened(&entry) {
+                Some(value) => drop(self.mirror().insert(place, value)),
+                None => drop(self.mirror().remove(&place)),
+            },
             None => drop(self.mirror().remove(&place)),
         }
         Ok(())
