@@ -40,7 +40,7 @@ pub struct Limit {
     /// Nothing is refused; what would be is counted and logged. Default false.
     #[serde(default)]
     pub dry_run: bool,
-    /// Most keys that are remembered (about 45 bytes each); at the bound the one idle longest is forgotten. Default 100000.
+    /// Most keys that are remembered (about 70 bytes each); at the bound the one idle longest is forgotten. Default 100000.
     #[serde(default = "keys")]
     pub keys: usize,
 }
