@@ -27,6 +27,11 @@ pub struct Size(pub u64);
 #[serde(transparent)]
 pub struct OneOrMany<T>(pub Vec<T>);
 
+/// Bytes as configuration writes digests: two small digits each.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScalarError {
     #[error("`{0}` is not a duration; write a number with a unit: 250ms, 30s, 5m, 1h, 1d")]

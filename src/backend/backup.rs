@@ -17,9 +17,10 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 use serde::{Deserialize, Serialize};
 
-use super::files::{directory, hex};
+use super::files::directory;
 use super::moment::{self, is_id};
 use super::store::{self, StoreError, migrations};
+use crate::scalar::hex;
 
 /// The version of the manifest.
 const FORMAT: u32 = 1;

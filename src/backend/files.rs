@@ -3,6 +3,7 @@
 //! An upload is written beside, synced and renamed before the database learns of it; bytes of which it never did are swept at
 //! the next start. What a client says a file is, is not believed: it is served as an attachment that no browser opens in place.
 
+use crate::scalar::hex;
 use std::path::{Path as FilePath, PathBuf};
 
 use axum::Json;
@@ -244,10 +245,6 @@ async fn receive(
 
 fn no_room(error: std::io::Error) -> Refusal {
     if error.kind() == std::io::ErrorKind::StorageFull { Refusal::Full } else { Refusal::internal(error) }
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The last part of a path, without what a header or a terminal could stumble over.

@@ -16,6 +16,7 @@ use super::moment::{self, Ms};
 use super::store::{Store, StoreError};
 use crate::bus::names::Fleet;
 use crate::bus::{Bus, BusError, Message};
+use crate::tasks::jittered;
 use crate::telemetry::TraceContext;
 
 /// The name under which this service tells events.
@@ -129,7 +130,7 @@ impl Sender {
                 Err(why) => {
                     self.metrics.outbox_failures.inc();
                     tracing::warn!(error = why, "events cannot be told; they wait in the outbox");
-                    tokio::time::sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+                    tokio::time::sleep(jittered(pause)).await;
                     pause = (pause * 2).min(PAUSE_MAX);
                 }
             }

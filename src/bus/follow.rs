@@ -1,5 +1,6 @@
 //! Following what stands in a bucket, whatever happens to the connection.
 
+use crate::tasks::jittered;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -104,7 +105,7 @@ impl Follow {
 
     fn lost(&mut self, error: &BusError) -> Seen {
         self.changes = None;
-        self.due = tokio::time::Instant::now() + self.pause.mul_f64(0.75 + fastrand::f64() / 2.0);
+        self.due = tokio::time::Instant::now() + jittered(self.pause);
         self.pause = (self.pause * 2).min(PAUSE_MAX);
         Seen::Lost(error.to_string())
     }

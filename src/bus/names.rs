@@ -65,9 +65,17 @@ impl Fleet {
     pub fn usage(&self, node: &str) -> String {
         format!("{}.usage.{}", self.0, level(node))
     }
+    /// Where all gateways do.
+    pub fn usages(&self) -> String {
+        format!("{}.usage.*", self.0)
+    }
     /// Where a gateway tells its counters.
     pub fn traffic(&self, node: &str) -> String {
         format!("{}.traffic.{}", self.0, level(node))
+    }
+    /// Where all gateways do.
+    pub fn traffics(&self) -> String {
+        format!("{}.traffic.*", self.0)
     }
     /// Where somebody asks for live requests.
     pub fn tap(&self) -> String {

@@ -3,6 +3,7 @@
 //! At its bound (a number, and 16 MiB) the oldest telemetry goes first, then the oldest event; both are counted. Events are sent until the bus
 //! keeps them, under one id, so that a second try is no second event. Telemetry is sent once, or never.
 
+use crate::tasks::jittered;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -143,7 +144,7 @@ impl Post {
                     waiting.bytes -= message.payload.len();
                 }
             } else {
-                tokio::time::sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+                tokio::time::sleep(jittered(pause)).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             }
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::run::{failed, look, on_threads};
+use super::run::{PORTS_FILE, failed, look, on_threads};
 use super::{Exit, print};
 use crate::backend::backup::{self, Existing};
 use crate::backend::{Backend, StartError};
@@ -17,8 +17,6 @@ use crate::source;
 use crate::tasks::Tasks;
 use crate::telemetry::init_log;
 
-/// Set by harnesses that let the system choose ports (`listen = "127.0.0.1:0"`).
-const PORTS_FILE: &str = "TOLLGATE_PORTS_FILE";
 const ADMIN_EMAIL: &str = "TOLLGATE_ADMIN_EMAIL";
 const ADMIN_PASSWORD: &str = "TOLLGATE_ADMIN_PASSWORD";
 

@@ -1,7 +1,6 @@
 //! The system around a gateway, in one process, for `dev`: a bus, the controller with its dashboard, the minimal backend.
 
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use crate::config::{References, read};
 use crate::control::proposal;
 use crate::controller::Controller;
 use crate::ledger::Ledger;
+use crate::scalar::hex;
 use crate::tasks::Tasks;
 use crate::{durable, settings};
 
@@ -115,8 +115,7 @@ fn token(dir: &Path) -> std::io::Result<String> {
     }
     let mut bytes = [0; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| std::io::Error::other("no random bytes"))?;
-    let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let token = hex(&bytes);
     durable::replace(&path, token.as_bytes())?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
     Ok(token)
 }

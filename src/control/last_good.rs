@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::durable;
+use crate::ledger::digest;
 use crate::source;
 
 const NAME: &str = "routes.last-good.toml";
@@ -50,9 +51,9 @@ impl LastGood {
             Err(error) => return Err(error.into()),
         };
         let damaged = || LastGoodError::Damaged(self.path());
-        let (text, digest) = whole.rsplit_once(MARK).ok_or_else(damaged)?;
+        let (text, told) = whole.rsplit_once(MARK).ok_or_else(damaged)?;
         let text = text.strip_suffix('\n').ok_or_else(damaged)?;
-        if digest.trim_end() != sha256(text) {
+        if told.trim_end() != digest(text) {
             return Err(damaged());
         }
         Ok(Some(text.to_owned()))
@@ -60,13 +61,8 @@ impl LastGood {
 
     /// Replaces the document. When this returns it is on the disk.
     pub fn save(&self, text: &str) -> io::Result<()> {
-        durable::replace(&self.path(), format!("{text}\n{MARK}{}\n", sha256(text)).as_bytes())
+        durable::replace(&self.path(), format!("{text}\n{MARK}{}\n", digest(text)).as_bytes())
     }
-}
-
-fn sha256(text: &str) -> String {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! What a gateway runs and what it thinks of its source, as `/config` and `/ready` tell it.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use serde::Serialize;
 
 use crate::config::print::Entry;
+use crate::ledger::unix_ms;
 use crate::routes::Table;
 
 /// Problems told in full; of more only their number.
@@ -95,7 +96,7 @@ impl Status {
         warnings: &[Entry],
     ) {
         self.revision = table.revision.clone();
-        self.applied_at_ms = ms(at);
+        self.applied_at_ms = unix_ms(at);
         self.serving = serving;
         self.routes = table.routes.len();
         self.upstreams = table.pools.len();
@@ -117,7 +118,7 @@ impl Status {
     pub(super) fn refused(&mut self, problems: &[Entry], revision: Option<u64>) {
         self.bus_refused = revision;
         self.source_error = None;
-        self.refused_at_ms = Some(ms(SystemTime::now()));
+        self.refused_at_ms = Some(unix_ms(SystemTime::now()));
         self.note(problems);
     }
 
@@ -125,8 +126,4 @@ impl Status {
         self.problems_total = problems.len();
         self.problems = problems.iter().take(PROBLEMS_MAX).cloned().collect();
     }
-}
-
-fn ms(at: SystemTime) -> u64 {
-    at.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

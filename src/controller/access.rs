@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::State;
 use crate::admin::{self, Peer};
 use crate::scalar::Secret;
+use crate::scalar::hex;
 
 /// How long a session lasts.
 const SESSION: Duration = Duration::from_secs(12 * 3600);
@@ -96,7 +97,7 @@ impl Access {
     fn begin(&self) -> Option<String> {
         let mut bytes = [0u8; 32];
         rand::fill(&mut bytes).ok()?;
-        let secret: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let secret = hex(&bytes);
         let mut inner = self.inner();
         let now = Instant::now();
         inner.sessions.retain(|_, ends| *ends > now);

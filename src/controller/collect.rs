@@ -4,7 +4,7 @@
 //! everything already.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 
@@ -12,7 +12,8 @@ use super::State;
 use super::store::{self, Incoming, Store, StoreError};
 use crate::bus::{Bus, BusError, Kept};
 use crate::fleet::Traffic;
-use crate::ledger::now_ms;
+use crate::ledger::{now_ms, unix_ms};
+use crate::tasks::jittered;
 
 /// Messages of one transaction.
 const BATCH: usize = 1_000;
@@ -79,7 +80,7 @@ pub(super) async fn read(state: Arc<State>, what: What) {
             tracing::info!(%error, stream, "reading stops; it is tried again");
             failing = true;
         }
-        tokio::time::sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+        tokio::time::sleep(jittered(pause)).await;
         pause = (pause * 2).min(PAUSE_MAX);
     }
 }
@@ -145,16 +146,12 @@ fn missing(before: u64, sequence: u64) -> u64 {
 
 fn incoming(kept: Kept) -> Incoming {
     let Kept { message, sequence, at } = kept;
-    Incoming { sequence, at_ms: ms(at), subject: message.subject, payload: message.payload }
-}
-
-fn ms(at: SystemTime) -> u64 {
-    at.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    Incoming { sequence, at_ms: unix_ms(at), subject: message.subject, payload: message.payload }
 }
 
 /// Hears what gateways tell of their traffic.
 pub(super) async fn hear(state: Arc<State>) {
-    let subject = format!("{}.traffic.*", state.fleet.name());
+    let subject = state.fleet.traffics();
     let mut pause = PAUSE_MIN;
     loop {
         if let Ok(mut messages) = state.bus.subscribe(&subject).await {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use crate::bus::{Bus, BusError};
 use crate::config::vocabulary::Vocabulary;
 use crate::control::Status;
 use crate::control::drain::Drain;
-use crate::ledger::digest;
+use crate::ledger::{digest, now_ms};
 
 /// How often a node writes that it is there.
 const EVERY: Duration = Duration::from_secs(5);
@@ -148,7 +148,7 @@ impl Reporter {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             format: 1,
             words: digest(&String::from_utf8_lossy(&list)).chars().take(16).collect(),
-            started_at_ms: ms(SystemTime::now()),
+            started_at_ms: now_ms(),
             every_ms: ms_of(EVERY),
         };
         let mut link = self.membership.bus.link();
@@ -202,7 +202,7 @@ impl Reporter {
             problem: refused.or_else(|| status.source_error.clone()),
             ready: (self.ready)() && !draining,
             draining,
-            at_ms: ms(SystemTime::now()),
+            at_ms: now_ms(),
             certificates: self.certificates(),
         }
     }
@@ -226,10 +226,6 @@ impl Reporter {
         let value = serde_json::to_vec(report).unwrap_or_default();
         bucket.put(&format!("node.{}", level(node)), value.into()).await.map(drop)
     }
-}
-
-fn ms(at: SystemTime) -> u64 {
-    at.duration_since(UNIX_EPOCH).map_or(0, ms_of)
 }
 
 fn ms_of(time: Duration) -> u64 {

@@ -40,7 +40,7 @@ struct About {
 pub async fn share(membership: Membership, live: Arc<Live>) {
     let mut peers: BTreeMap<String, Instant> = BTreeMap::new();
     let link = membership.bus.link();
-    let subject = membership.fleet.usage("any").replace(".any", ".*");
+    let subject = membership.fleet.usages();
     let mut told = Instant::now();
     let mut heard = futures_util::stream::empty().boxed();
     let (mut listening, mut was_up) = (false, false);

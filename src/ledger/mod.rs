@@ -19,6 +19,7 @@ use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::bus::{Bus, BusError, Entry, Expect, KeyValue};
+use crate::scalar::hex;
 
 mod canary;
 mod signature;
@@ -117,7 +118,7 @@ pub struct Head {
 /// SHA-256 in hex.
 pub fn digest(text: &str) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(digest.as_ref())
 }
 
 impl Pointer {
@@ -333,5 +334,10 @@ fn unpack(packed: &[u8], bytes: usize) -> std::io::Result<Vec<u8>> {
 
 /// Milliseconds since 1970.
 pub fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    unix_ms(SystemTime::now())
+}
+
+/// A moment in milliseconds since 1970.
+pub fn unix_ms(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

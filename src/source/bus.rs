@@ -14,7 +14,7 @@ use super::{Publisher, Source, SourceError, Trigger, Update, channel};
 use crate::bus::{Entry, Seen};
 use crate::config::vocabulary::Vocabulary;
 use crate::ledger::{CANARY, Canary, HEAD, HEADS, Ledger, Pointer, Verifier};
-use crate::tasks::Tasks;
+use crate::tasks::{Tasks, jittered};
 
 /// Pauses between tries to fetch what a pointer names.
 const AGAIN_MIN: Duration = Duration::from_millis(100);
@@ -159,7 +159,7 @@ impl Follower {
                 self.publish(text, &pointer, trigger);
             }
             Err(error) => {
-                self.wanted = Some((trigger, Instant::now() + self.pause.mul_f64(0.75 + fastrand::f64() / 2.0)));
+                self.wanted = Some((trigger, Instant::now() + jittered(self.pause)));
                 self.pause = (self.pause * 2).min(AGAIN_MAX);
                 self.trouble(SourceError::Bus(format!("revision {}: {error}", pointer.revision)));
             }

@@ -21,6 +21,7 @@ use super::shown::Leaf;
 use super::watched::{FromFiles, Watched, read};
 use super::{CertificateError, files, provider};
 use crate::facts::ClientCertificate;
+use crate::scalar::hex;
 use crate::settings::ClientCa;
 
 /// The authorities of a `[client_ca.NAME]`, as they are now.
@@ -121,10 +122,6 @@ pub fn read_client(leaf: &CertificateDer<'_>) -> Result<ClientCertificate, Strin
         san: names.iter().filter_map(alternative_name).collect(),
         certificate: format!(":{}:", BASE64_STANDARD.encode(leaf)),
     })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// With its kind before it; a comma, which parts names from each other, is percent-encoded.

@@ -17,6 +17,7 @@ use hickory_resolver::{TokioResolver, system_conf};
 
 use super::hosts::HostsFile;
 use crate::settings;
+use crate::tasks::jittered;
 
 /// Asks name servers.
 pub(crate) struct Resolver {
@@ -166,7 +167,7 @@ impl Resolver {
     pub(crate) fn back_off(&self, failures: u32) -> Duration {
         let most = BACK_OFF_MAX.min(self.ttl_max);
         let wait = BACK_OFF_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(most);
-        wait.mul_f64(0.75 + 0.5 * fastrand::f64())
+        jittered(wait)
     }
 }
 

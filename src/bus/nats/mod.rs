@@ -3,6 +3,7 @@
 //! What needs a newer server than 2.9 is not used: buckets are made as the streams they are, entries have no time to live of
 //! their own, and a watch has one filter.
 
+use crate::tasks::jittered;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -183,7 +184,7 @@ impl Nats {
 
 fn pause(attempts: usize) -> Duration {
     let doubled = AGAIN_MIN.saturating_mul(1 << attempts.min(6));
-    doubled.min(AGAIN_MAX).mul_f64(0.75 + fastrand::f64() / 2.0)
+    jittered(doubled.min(AGAIN_MAX))
 }
 
 fn tell(told: &watch::Sender<Link>, event: &Event) {

@@ -13,6 +13,7 @@ use super::{EVENT, Standing};
 use crate::controller::State;
 use crate::fetch::{Trust, fetch};
 use crate::settings::Notify;
+use crate::tasks::jittered;
 use crate::telemetry::access::rfc3339;
 
 /// Pauses between tries, doubled up to the longer one, with jitter.
@@ -56,7 +57,7 @@ pub(super) async fn tell(
                 tracing::warn!(%error, alert = standing.alert, whom, "could not tell of an alert; tried again")
             }
         }
-        tokio::time::sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+        tokio::time::sleep(jittered(pause)).await;
         pause = (pause * 2).min(PAUSE_MAX);
     }
 }
