@@ -255,6 +255,12 @@ impl Store for Shared {
             bucket.put(&place, sealed).await.map_err(failed)
         })?;
         self.mirror().insert(place, Zeroizing::new(value.to_vec()));
+        // Its own it need not wait to hear of.
+        if let Some(kept) = self.0.kept.as_ref().filter(|_| !shelf.starts_with('.'))
+            && let Err(error) = kept.write(shelf, key, value)
+        {
+            tracing::warn!(%error, "what the fleet keeps is not kept here, too");
+        }
         Ok(())
     }
 
