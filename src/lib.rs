@@ -24,6 +24,7 @@ pub mod ratelimit;
 pub mod rejection;
 pub mod routes;
 pub mod scalar;
+pub mod seal;
 pub mod settings;
 pub mod source;
 pub mod stamp;

@@ -149,6 +149,11 @@ impl KeyValue for Arc<Table> {
         self.write(key, None, |there| expect.is_none() || there == expect).map(drop)
     }
 
+    async fn erase(&self, key: &str) -> Result<(), BusError> {
+        lock(&self.rows).by_key.remove(key);
+        Ok(())
+    }
+
     async fn watch(&self, keys: &str) -> Result<BoxStream<'static, Result<Change, BusError>>, BusError> {
         let written = self.written.subscribe();
         let (changes, seen) = self.since(0, keys);

@@ -135,8 +135,11 @@ pub trait KeyValue: Send + Sync {
     /// Writes if the bucket holds what the writer believes, else `BusError::Lost`. Returns the revision.
     async fn swap(&self, key: &str, value: Bytes, expect: Expect) -> Result<u64, BusError>;
 
-    /// Removes; with a revision only if that is what is there.
+    /// Removes; with a revision only if that is what is there. A mark stays, a hundred bytes, so that whoever follows is told.
     async fn remove(&self, key: &str, expect: Option<u64>) -> Result<(), BusError>;
+
+    /// Removes without a trace and tells nobody: for keys without end that nobody follows.
+    async fn erase(&self, key: &str) -> Result<(), BusError>;
 
     /// What matches now (a key, `a.*` or `a.>`), `Change::Current`, and what changes from then on. Of several writes to one
     /// key the last is told. Ends with an error when it cannot go on; `Follow` goes on.

@@ -157,6 +157,7 @@ fn rights(role: Role, fleet: &Fleet, documents: &str, api: &str) -> Rights {
         _ => vec![format!("$KV.{keys}"), format!("{api}.$KV.{keys}")],
     };
     let all = [documents.to_owned(), fleet.status(), fleet.shared(), fleet.sealed(), fleet.found()];
+    let erase = |bucket: &str| format!("{api}.STREAM.MSG.DELETE.KV_{bucket}");
     let mut publish = Vec::new();
     let mut subscribe = vec![inbox];
     match role {
@@ -167,6 +168,7 @@ fn rights(role: Role, fleet: &Fleet, documents: &str, api: &str) -> Rights {
             {
                 publish.extend(write(keys));
             }
+            publish.push(erase(&fleet.shared()));
             for what in ["event", "request", "traffic", "usage", "tapped"] {
                 publish.push(format!("{name}.{what}.>"));
             }
@@ -175,6 +177,7 @@ fn rights(role: Role, fleet: &Fleet, documents: &str, api: &str) -> Rights {
         Role::Operator => {
             all.iter().for_each(|one| publish.extend(bucket(one)));
             publish.extend(write(format!("{documents}.>")));
+            publish.push(erase(documents));
             publish.extend(made(&all, fleet, api));
             publish.push(format!("{name}.tap"));
             subscribe.push(format!("{name}.tapped.*"));
@@ -183,6 +186,7 @@ fn rights(role: Role, fleet: &Fleet, documents: &str, api: &str) -> Rights {
             all.iter().for_each(|one| publish.extend(bucket(one)));
             [fleet.events(), fleet.requests()].iter().for_each(|stream| publish.extend(read(stream)));
             publish.extend(write(format!("{documents}.>")));
+            publish.push(erase(documents));
             publish.extend(write(format!("{}.>", fleet.shared())));
             publish.extend(made(&all, fleet, api));
             publish.extend([format!("{name}.event.>"), format!("{name}.tap")]);

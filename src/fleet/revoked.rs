@@ -159,7 +159,8 @@ impl Sharing {
             self.pending.remove(&id);
         }
         for id in old {
-            bucket.remove(&format!("revoked.{id}"), None).await?;
+            // Every node lets go of it by itself.
+            bucket.erase(&format!("revoked.{id}")).await?;
             self.bus.remove(&id);
         }
         Ok(())

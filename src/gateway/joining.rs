@@ -16,12 +16,13 @@ use crate::fleet::{self, CertificateReport, Counted, Membership, Reporter, Route
 use crate::ledger::{Ledger, Verifier, now_ms};
 use crate::policy::Revocations;
 use crate::routes::Live;
+use crate::seal::Seal;
 use crate::settings::{RoutesOnBus, Settings};
 use crate::source::{self, Source};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::{BOUNDS_US, RouteMetrics};
 use crate::telemetry::{AccessLog, Metrics};
-use crate::tls::{Acme, Seal, Shared, Shown};
+use crate::tls::{Acme, Shared, Shown};
 use crate::upstream::{EndpointState, Pools};
 
 /// How long a start waits for what the fleet keeps.

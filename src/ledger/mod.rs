@@ -311,12 +311,12 @@ impl Ledger {
             if !needed.contains(pointer.digest.as_str()) {
                 let key = format!("document.{}", pointer.digest);
                 // First what says that it is there.
-                bucket.remove(&key, None).await?;
+                bucket.erase(&key).await?;
                 for entry in self.bus.entries(&self.bucket, &format!("{key}.*")).await? {
-                    bucket.remove(&entry.key, None).await?;
+                    bucket.erase(&entry.key).await?;
                 }
             }
-            bucket.remove(&pointer.key(), None).await?;
+            bucket.erase(&pointer.key()).await?;
         }
         Ok(())
     }

@@ -23,7 +23,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
 
-pub use acme::{Acme, AcmeCertificate, Challenges, Demand, Seal, Shared, Standing, Wish};
+pub use acme::{Acme, AcmeCertificate, Challenges, Demand, Shared, Standing, Wish};
 pub use clients::{ClientAuthority, read_client};
 pub use files::FileCertificate;
 pub use internal::{Authority, AuthorityError};

@@ -116,6 +116,98 @@ async fn a_watch_tells_what_stands_and_what_changes() {
     .await;
 }
 
+/// A server of 2.9 counts wrongly what is replaced while it is read; whoever waits for the count waits long.
+#[tokio::test]
+async fn a_watch_is_whole_soon_while_others_write() {
+    both(|bus| async move {
+        let bucket = opened(&bus).await;
+        let keys: std::collections::BTreeSet<String> = (0..300).map(|n| format!("k.{n}")).collect();
+        futures_util::future::join_all(keys.iter().map(|key| bucket.put(key, text("0")))).await;
+        let (writer, written) = (bucket.clone(), keys.clone());
+        let writing = tokio::spawn(async move {
+            for key in written.iter().cycle() {
+                writer.put(key, text("1")).await.unwrap();
+            }
+        });
+        for _ in 0..20 {
+            let reading = async {
+                let mut told = std::collections::BTreeSet::new();
+                let mut watch = bucket.watch("k.*").await.unwrap();
+                loop {
+                    match watch.next().await.unwrap().unwrap() {
+                        Change::Put(entry) => drop(told.insert(entry.key)),
+                        Change::Removed(key) => panic!("{key} was never removed"),
+                        Change::Current => break told,
+                    }
+                }
+            };
+            assert_eq!(tokio::time::timeout(Duration::from_secs(1), reading).await.unwrap(), keys);
+        }
+        writing.abort();
+    })
+    .await;
+}
+
+/// A server of 2.9 that purges one key skips what others wrote a moment before: whoever follows never hears of it.
+#[tokio::test]
+async fn a_watch_misses_nothing_while_keys_are_removed() {
+    both(|bus| async move {
+        let bucket = opened(&bus).await;
+        let mut watch = bucket.watch("k.>").await.unwrap();
+        let others: Vec<String> = (0..500).map(|n| format!("k.other.{n}")).collect();
+        futures_util::future::join_all(others.iter().map(|key| bucket.put(key, text("0")))).await;
+        for (n, other) in others.iter().enumerate() {
+            let key = format!("k.mine.{n}");
+            let (put, removed) = tokio::join!(bucket.put(&key, text("1")), bucket.remove(other, None));
+            put.unwrap();
+            removed.unwrap();
+        }
+        let mut missing: std::collections::BTreeSet<String> =
+            (0..others.len()).map(|n| format!("k.mine.{n}")).collect();
+        let mut standing: std::collections::BTreeSet<String> = others.into_iter().collect();
+        let reading = async {
+            while !missing.is_empty() || !standing.is_empty() {
+                match watch.next().await.unwrap().unwrap() {
+                    Change::Put(entry) => drop(missing.remove(&entry.key)),
+                    Change::Removed(key) => drop(standing.remove(&key)),
+                    Change::Current => {}
+                }
+            }
+        };
+        let read = tokio::time::timeout(Duration::from_secs(5), reading).await;
+        assert!(read.is_ok(), "never told: {missing:?} {standing:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_erased_leaves_no_trace() {
+    both(|bus| async move {
+        let bucket = opened(&bus).await;
+        bucket.put("a.removed", text("1")).await.unwrap();
+        bucket.put("a.erased", text("1")).await.unwrap();
+        bucket.put("a.stays", text("1")).await.unwrap();
+        bucket.remove("a.removed", None).await.unwrap();
+        bucket.erase("a.erased").await.unwrap();
+        bucket.erase("a.never").await.unwrap();
+        assert_eq!(bucket.entry("a.erased").await.unwrap(), None);
+        let mut told = Vec::new();
+        let mut watch = bucket.watch("a.*").await.unwrap();
+        loop {
+            match watch.next().await.unwrap().unwrap() {
+                Change::Put(Entry { key, .. }) => told.push(key),
+                // A mark stays where it was removed, on a server.
+                Change::Removed(key) => assert_eq!(key, "a.removed"),
+                Change::Current => break,
+            }
+        }
+        assert_eq!(told, ["a.stays"]);
+        bucket.swap("a.erased", text("2"), Expect::Nothing).await.unwrap();
+        bucket.swap("a.removed", text("2"), Expect::Nothing).await.unwrap();
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn events_are_kept_in_order_once_and_within_bounds() {
     both(|bus| async move {

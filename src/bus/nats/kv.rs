@@ -92,14 +92,28 @@ impl KeyValue for Bucket {
 
     async fn remove(&self, key: &str, expect: Option<u64>) -> Result<(), BusError> {
         let removing = async {
-            // A purge, not a mark on top of the value: what is gone takes no room.
-            self.store.purge_expect_revision(key, expect).await.map_err(|error| {
-                // The library tells the kind of what a purge met only in words.
+            // A mark, never a purge: a server of 2.9 that purges one key moves everybody who reads the bucket past what
+            // others wrote a moment before, and they never hear of it.
+            self.store.delete_expect_revision(key, expect).await.map_err(|error| {
+                // The library tells the kind of what it met only in words.
                 let lost = chain(&error).any(|one| one.to_string().contains("wrong last sequence"));
                 if lost { BusError::Lost { key: key.to_owned() } } else { failed(&error) }
             })
         };
         within(ANSWER, removing).await
+    }
+
+    async fn erase(&self, key: &str) -> Result<(), BusError> {
+        let erasing = async {
+            // Its mark, too, if it was removed before.
+            let Some(entry) = self.store.entry(key).await.map_err(|error| failed(&error))? else { return Ok(()) };
+            match self.stream.delete_message(entry.revision).await {
+                Ok(_) => Ok(()),
+                // A bucket that other tools made allows no more than a mark.
+                Err(_) => self.remove(key, Some(entry.revision)).await,
+            }
+        };
+        within(ANSWER, erasing).await
     }
 
     async fn watch(&self, keys: &str) -> Result<BoxStream<'static, Result<Change, BusError>>, BusError> {

@@ -232,7 +232,8 @@ impl Wire for Nats {
             num_replicas: self.replicas,
             allow_direct: true,
             allow_rollup: true,
-            deny_delete: true,
+            // So that what nobody follows can be erased.
+            deny_delete: false,
             ..Config::default()
         })
         .await

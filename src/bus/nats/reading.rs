@@ -1,6 +1,6 @@
 //! Reading a stream of JetStream in order, from some place in it.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use async_nats::HeaderMap;
@@ -8,26 +8,28 @@ use async_nats::jetstream::consumer::push::{Ordered, OrderedConfig};
 use async_nats::jetstream::consumer::{DeliverPolicy, ReplayPolicy};
 use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{self, Context};
-use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::watch;
 
+use super::ANSWER;
 use super::kv::failed;
-use crate::bus::{BusError, Change, Entry, Kept, Link, Message};
+use crate::bus::{BusError, Change, Entry, Kept, Link, Message, within};
 
 /// What marks a removed key: <https://docs.nats.io/nats-concepts/jetstream/key-value-store>.
 const OPERATION: &str = "KV-Operation";
 
-/// A reading that has told something and then nothing for so long has told everything there was.
-const SILENCE: Duration = Duration::from_secs(2);
+/// A reading that ought to tell more and does not for so long asks what there is; doubled each time, up to `PATIENCE`.
+const SILENCE: Duration = Duration::from_millis(250);
 
-/// The messages, and how many there were already.
-async fn ordered<I>(context: &Context, stream: &Stream<I>, config: OrderedConfig) -> Result<(Ordered, u64), BusError> {
+/// A reading that has told nothing at all after so long has failed.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+async fn ordered<I>(context: &Context, stream: &Stream<I>, config: OrderedConfig) -> Result<Ordered, BusError> {
     let deliver_subject = context.client().new_inbox();
     let config = OrderedConfig { deliver_subject, replay_policy: ReplayPolicy::Instant, ..config };
     let consumer = stream.create_consumer(config).await.map_err(|error| failed(&error))?;
-    let pending = consumer.cached_info().num_pending;
-    Ok((consumer.messages().await.map_err(|error| failed(&error))?, pending))
+    consumer.messages().await.map_err(|error| failed(&error))
 }
 
 /// See `KeyValue::watch`. The library's own watch does not tell that a bucket is empty.
@@ -38,73 +40,109 @@ pub(super) async fn changes(
     keys: &str,
     link: watch::Receiver<Link>,
 ) -> Result<BoxStream<'static, Result<Change, BusError>>, BusError> {
+    let filter = format!("{prefix}{keys}");
     let config = OrderedConfig {
-        filter_subject: format!("{prefix}{keys}"),
+        filter_subject: filter.clone(),
         deliver_policy: DeliverPolicy::LastPerSubject,
         ..OrderedConfig::default()
     };
-    let (messages, pending) = ordered(context, stream, config).await?;
-    let (current, begun, told) = (pending == 0, false, VecDeque::new());
-    let reading = Reading { messages, prefix, link, current, begun, told };
-    let first = stream::iter((pending == 0).then_some(Ok(Change::Current)));
-    Ok(first.chain(stream::unfold(reading, Reading::next)).boxed())
+    let messages = ordered(context, stream, config).await?;
+    let mut reading = Reading {
+        messages,
+        stream: stream.clone(),
+        filter,
+        prefix,
+        link,
+        missing: None,
+        silence: SILENCE,
+        begun: false,
+        next: VecDeque::new(),
+    };
+    reading.ask().await?;
+    Ok(stream::unfold(reading, Reading::next).boxed())
 }
 
-/// A reading that knows when it has told everything there was.
+/// A reading that knows when it has told everything there was: the keys that there were say it. The server's own count of
+/// what is still to come does not: in one of 2.9 a value that is written while it is read makes it wrong, either way.
 struct Reading {
     messages: Ordered,
+    stream: Stream<()>,
+    filter: String,
     prefix: String,
     link: watch::Receiver<Link>,
-    current: bool,
+    /// Keys that were there and are not told yet. `None` once everything has been told.
+    missing: Option<HashSet<String>>,
+    silence: Duration,
     /// It has told something.
     begun: bool,
-    told: VecDeque<Result<Change, BusError>>,
+    next: VecDeque<Result<Change, BusError>>,
 }
 
 impl Reading {
     async fn next(mut self) -> Option<(Result<Change, BusError>, Reading)> {
         loop {
-            if let Some(change) = self.told.pop_front() {
+            if let Some(change) = self.next.pop_front() {
                 return Some((change, self));
             }
-            let message = match self.current {
-                true => self.messages.next().await?,
-                // What a value takes the place of may still count as to come, in a server of 2.9: then nothing comes.
-                false => match tokio::time::timeout(SILENCE, self.messages.next()).await {
-                    Ok(message) => message?,
-                    Err(_) if self.begun && *self.link.borrow() == Link::Up => {
-                        self.current = true;
-                        return Some((Ok(Change::Current), self));
-                    }
-                    Err(_) => return Some((Err(BusError::Timeout(SILENCE)), self)),
-                },
+            let message = match (&self.missing, self.begun) {
+                (None, _) => Ok(self.messages.next().await),
+                (Some(_), true) => tokio::time::timeout(self.silence, self.messages.next()).await,
+                (Some(_), false) => tokio::time::timeout(PATIENCE, self.messages.next()).await,
             };
-            let told = message.map_err(|error| failed(&error)).and_then(|message| change(&self.prefix, &message));
-            self.begun = true;
-            match told {
-                Ok((change, left)) => {
-                    self.told.push_back(Ok(change));
-                    if !self.current && left == 0 {
-                        self.current = true;
-                        self.told.push_back(Ok(Change::Current));
-                    }
+            let done = match message {
+                Ok(message) => message?.map_err(|error| failed(&error)).and_then(|message| self.tell(&message)),
+                // What was dropped for its age is never told.
+                Err(_) if self.begun && *self.link.borrow() == Link::Up => {
+                    self.silence = (self.silence * 2).min(PATIENCE);
+                    within(ANSWER, self.ask()).await
                 }
-                Err(error) => self.told.push_back(Err(error)),
+                Err(_) => Err(BusError::Timeout(PATIENCE)),
+            };
+            if let Err(error) = done {
+                self.next.push_back(Err(error));
             }
+        }
+    }
+
+    fn tell(&mut self, message: &jetstream::Message) -> Result<(), BusError> {
+        let change = change(&self.prefix, message)?;
+        self.begun = true;
+        if let (Some(missing), Change::Put(Entry { key, .. }) | Change::Removed(key)) = (&mut self.missing, &change) {
+            missing.remove(key);
+        }
+        self.next.push_back(Ok(change));
+        self.finish();
+        Ok(())
+    }
+
+    /// Asks which keys there are.
+    async fn ask(&mut self) -> Result<(), BusError> {
+        let keys = self.stream.info_with_subjects(&self.filter).await.map_err(|error| failed(&error))?;
+        let keys: Vec<(String, usize)> = keys.try_collect().await.map_err(|error| failed(&error))?;
+        let keys = keys.into_iter().filter_map(|(subject, _)| Some(subject.strip_prefix(&self.prefix)?.to_owned()));
+        self.missing = match self.missing.take() {
+            None => Some(keys.collect()),
+            Some(missing) => Some(keys.filter(|key| missing.contains(key)).collect()),
+        };
+        self.finish();
+        Ok(())
+    }
+
+    fn finish(&mut self) {
+        if self.missing.as_ref().is_some_and(HashSet::is_empty) {
+            self.missing = None;
+            self.next.push_back(Ok(Change::Current));
         }
     }
 }
 
-/// What a message says, and how many are still to come.
-fn change(prefix: &str, message: &jetstream::Message) -> Result<(Change, u64), BusError> {
+fn change(prefix: &str, message: &jetstream::Message) -> Result<Change, BusError> {
     let info = message.info().map_err(BusError::failed)?;
     let key = message.subject.strip_prefix(prefix).unwrap_or(&message.subject).to_owned();
-    let change = if message.headers.as_ref().is_some_and(removes) {
-        Change::Removed(key)
-    } else {
-        Change::Put(Entry { key, value: message.payload.clone(), revision: info.stream_sequence })
-    };
-    Ok((change, info.pending))
+    Ok(match message.headers.as_ref().is_some_and(removes) {
+        true => Change::Removed(key),
+        false => Change::Put(Entry { key, value: message.payload.clone(), revision: info.stream_sequence }),
+    })
 }
 
 /// A mark of deletion, or of a value that a server dropped for its age.
@@ -131,7 +169,7 @@ pub(super) async fn events(
         after if after > last => DeliverPolicy::All,
         after => DeliverPolicy::ByStartSequence { start_sequence: after + 1 },
     };
-    let (messages, _) = ordered(context, &stream, OrderedConfig { deliver_policy, ..OrderedConfig::default() }).await?;
+    let messages = ordered(context, &stream, OrderedConfig { deliver_policy, ..OrderedConfig::default() }).await?;
     Ok(messages.map(|message| kept(&message.map_err(|error| failed(&error))?)).boxed())
 }
 

@@ -31,7 +31,7 @@ pub use challenges::Challenges;
 pub use demand::Demand;
 use order::OrderError;
 use schedule::Record;
-pub use shared::{Seal, Shared};
+pub use shared::Shared;
 use store::{Directory, Store};
 
 use crate::settings::Ca;

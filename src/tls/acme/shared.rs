@@ -11,9 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
-use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
-use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -21,60 +18,13 @@ use zeroize::Zeroizing;
 
 use super::store::{Directory, Lock, Store};
 use crate::bus::{Bus, BusError, Entry, Lease, Seen, Sighting};
-use crate::scalar::Secret;
+use crate::seal::Seal;
 
 /// How long others wait for a node that died while it ordered.
 const TERM: Duration = Duration::from_secs(15);
 
 /// A CA looks at once, and at whichever node it reaches.
 const SETTLING: Duration = Duration::from_millis(300);
-
-/// The key that values are sealed with.
-pub struct Seal(RandomizedNonceKey);
-
-impl Seal {
-    /// Of a secret of 32 characters or more, the same on every node.
-    pub fn new(secret: &Secret) -> Option<Seal> {
-        let secret = secret.expose().trim();
-        if secret.len() < 32 {
-            return None;
-        }
-        let mut key = Zeroizing::new([0; 32]);
-        let salt = Salt::new(HKDF_SHA256, b"tollgate sealed store");
-        salt.extract(secret.as_bytes()).expand(&[b"aes-256-gcm"], Key).ok()?.fill(&mut *key).ok()?;
-        RandomizedNonceKey::new(&AES_256_GCM, &*key).ok().map(Seal)
-    }
-
-    fn seal(&self, place: &str, value: &[u8]) -> io::Result<Bytes> {
-        let mut sealed = value.to_vec();
-        let nonce = self.0.seal_in_place_append_tag(Aad::from(place.as_bytes()), &mut sealed).map_err(wrong)?;
-        let mut out = nonce.as_ref().to_vec();
-        out.append(&mut sealed);
-        Ok(out.into())
-    }
-
-    fn open(&self, place: &str, sealed: &[u8]) -> io::Result<Zeroizing<Vec<u8>>> {
-        let (nonce, sealed) =
-            sealed.split_at_checked(NONCE_LEN).ok_or_else(|| io::Error::from(ErrorKind::InvalidData))?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(wrong)?;
-        let mut value = Zeroizing::new(sealed.to_vec());
-        let length = self.0.open_in_place(nonce, Aad::from(place.as_bytes()), &mut value).map_err(wrong)?.len();
-        value.truncate(length);
-        Ok(value)
-    }
-}
-
-fn wrong(_: aws_lc_rs::error::Unspecified) -> io::Error {
-    io::Error::new(ErrorKind::InvalidData, "it was not sealed with this key, or it was changed")
-}
-
-struct Key;
-
-impl KeyType for Key {
-    fn len(&self) -> usize {
-        32
-    }
-}
 
 /// See the module. Clones share it.
 #[derive(Clone)]
@@ -167,26 +117,29 @@ impl Shared {
                     match anew {
                         true => drop(told.insert(entry.key, value)),
                         false => {
-                            self.keep(&entry.key, Some(&value)).await;
-                            self.mirror().insert(entry.key, value);
-                            self.0.changed.send_modify(|count| *count += 1);
+                            let known = self.mirror().insert(entry.key.clone(), value.clone());
+                            // Its own echo is no news.
+                            if known.as_ref() != Some(&value) {
+                                self.0.changed.send_modify(|count| *count += 1);
+                                self.keep(&entry.key, Some(&value)).await;
+                            }
                         }
                     }
                 }
                 Seen::Removed(key) if anew => drop(told.remove(&key)),
                 Seen::Removed(key) => {
-                    self.keep(&key, None).await;
                     self.mirror().remove(&key);
                     self.0.changed.send_modify(|count| *count += 1);
+                    self.keep(&key, None).await;
                 }
                 Seen::Current if anew => {
                     anew = false;
-                    for (key, value) in &told {
-                        self.keep(key, Some(value)).await;
-                    }
-                    *self.mirror() = std::mem::take(&mut told);
+                    *self.mirror() = told.clone();
                     self.0.whole.store(true, Ordering::Release);
                     self.0.changed.send_modify(|count| *count += 1);
+                    for (key, value) in std::mem::take(&mut told) {
+                        self.keep(&key, Some(&value)).await;
+                    }
                 }
                 Seen::Current => {}
                 // What is mirrored stays.
@@ -228,7 +181,10 @@ impl Shared {
         match bucket.entry(&place).await.map_err(failed)? {
             // What cannot be opened is ordered anew, and takes its place.
             Some(entry) => match self.opened(&entry) {
-                Some(value) => drop(self.mirror().insert(place, value)),
+                Some(value) => {
+                    self.mirror().insert(place.clone(), value.clone());
+                    self.keep(&place, Some(&value)).await;
+                }
                 None => drop(self.mirror().remove(&place)),
             },
             None => drop(self.mirror().remove(&place)),
@@ -331,6 +287,7 @@ impl Drop for Right {
 mod tests {
     use super::*;
     use crate::bus::{Bucket, Local};
+    use crate::scalar::Secret;
 
     fn seal(text: &str) -> Seal {
         Seal::new(&Secret::new(text)).unwrap()
@@ -377,7 +334,6 @@ mod tests {
         for key in ["..", "", "a/b", "a=b"] {
             assert!(one.read("le", key).is_err(), "{key}");
         }
-        assert!(Seal::new(&Secret::new("too short")).is_none());
     }
 
     #[tokio::test(start_paused = true)]
@@ -395,7 +351,7 @@ mod tests {
         assert!(lock(&two).await.is_some());
         // A lease that nobody renews: the node that wrote it is dead.
         tokio::time::sleep(Duration::from_secs(1)).await;
-        bus.bucket("s").await.unwrap().put("lease.acme.le.a=test", Bytes::from_static(b"dead")).await.unwrap();
+        bus.bucket("s").await.unwrap().put("lease.acme.le.a=test", "dead".into()).await.unwrap();
         assert!(lock(&two).await.is_none());
         tokio::time::sleep(TERM * 2).await;
         assert!(lock(&two).await.is_some());
