@@ -25,6 +25,7 @@ use crate::bus::{Bus, ConnectError};
 use crate::control::drain::Drain;
 use crate::control::last_good::LastGood;
 use crate::control::{self, BootError, Handle};
+use crate::fleet::Membership;
 use crate::front::admission::Admission;
 use crate::front::handover::{HandoverError, Inherited, Offer, Successor};
 use crate::ledger::KeyError;
@@ -36,7 +37,7 @@ use crate::settings::Settings;
 use crate::tasks::Tasks;
 use crate::telemetry::{Telemetry, TelemetryError};
 use crate::tls::CertificateError;
-use crate::upstream::Pools;
+use crate::upstream::{Discovery, Pools};
 use identities::Identities;
 pub use leaving::Ended;
 use listeners::Bound;
@@ -131,8 +132,13 @@ impl Gateway {
         let bound = Bound::open(&settings, &mut inherited)?;
         let sockets = bound.duplicates();
 
-        let pools =
-            Arc::new(Pools::new(&settings.dns, tasks.clone()).map_err(|error| StartError::Dns(error.to_string()))?);
+        let membership = joining::join(&settings, bus, &tasks).await?;
+        let discovery = membership
+            .as_ref()
+            .map(|Membership { bus, fleet, .. }| Discovery { bus: bus.clone(), bucket: fleet.found() });
+        let env = Env { on_bus: Some(discovery.is_some()), ..Env::of(&settings) };
+        let pools = Pools::discovering(&settings.dns, tasks.clone(), discovery);
+        let pools = Arc::new(pools.map_err(|error| StartError::Dns(error.to_string()))?);
         let last_good = match &settings.state.dir {
             Some(dir) => Some(LastGood::open(dir).map_err(|source| StartError::State { path: dir.clone(), source })?),
             None => None,
@@ -144,7 +150,6 @@ impl Gateway {
         };
         let revocations = Arc::new(revocations);
         tasks.spawn_forever("revocations", look_again(revocations.clone()));
-        let membership = joining::join(&settings, bus, &tasks).await?;
         let shared = joining::sealed(&settings, membership.as_ref(), &tasks).await?;
         let identities = Arc::new(Identities::open(&settings, shared.as_ref())?);
         if let (Some(shared), Some(acme)) = (&shared, identities.acme()) {
@@ -155,20 +160,21 @@ impl Gateway {
         let (control, handle) = control::boot(control::Setup {
             source,
             pools: pools.clone(),
-            env: Env::of(&settings),
+            env,
             metrics: telemetry.metrics.clone(),
             last_good,
             references,
             fallback,
             applying: {
                 let (identities, tasks, revocations) = (identities.clone(), tasks.clone(), revocations.clone());
+                let keys = joining::keys(&settings, membership.as_ref());
                 let kept = settings.state.dir.as_ref().map(|dir| dir.join("keys"));
                 Arc::new(move |table: &Table| {
                     // First: what comes after may fail, and then the table is in force all the same.
                     table.revoke_by(&revocations);
                     for issuer in &table.issuers {
                         let path = kept.as_ref().map(|folder| folder.join(format!("{}.json", issuer.name())));
-                        issuer.ring().start(&tasks, path);
+                        issuer.ring().start(&tasks, path, keys.as_ref());
                     }
                     identities.apply(table);
                 })

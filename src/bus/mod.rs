@@ -17,6 +17,7 @@ use crate::scalar::Secret;
 use crate::settings;
 
 mod follow;
+pub mod found;
 mod lease;
 mod local;
 pub mod names;

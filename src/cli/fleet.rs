@@ -49,7 +49,7 @@ pub(super) struct Reached {
 }
 
 impl Reach {
-    fn words(&self) -> Result<(settings::Bus, Option<String>, Option<settings::Settings>), Exit> {
+    pub(super) fn words(&self) -> Result<(settings::Bus, Option<String>, Option<settings::Settings>), Exit> {
         let read = match (self.nats.is_empty(), &self.config) {
             (false, None) => None,
             _ => Some(Files { config: self.config.clone(), routes: None }.settings()?),

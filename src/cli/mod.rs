@@ -22,6 +22,7 @@ mod history;
 mod load;
 mod nats_config;
 mod push;
+mod register;
 mod routes;
 mod run;
 mod schema;
@@ -108,6 +109,8 @@ enum Command {
     Status(status::Args),
     /// Show live requests of the fleet.
     Tail(tail::Args),
+    /// Register an endpoint of a service, for as long as something listens there.
+    Register(register::Args),
     /// Print a nats-server configuration for the fleet, with least privileges by role.
     NatsConfig(nats_config::Args),
     /// List the routes in the order they are tried in.
@@ -155,6 +158,7 @@ impl Command {
             Command::Rollback(args) => history::rollback(&args),
             Command::Status(args) => status::run(&args),
             Command::Tail(args) => tail::run(&args),
+            Command::Register(args) => register::run(&args),
             Command::NatsConfig(args) => nats_config::run(&args),
             Command::Routes(args) => routes::run(&args),
             Command::Certs(args) => certs::run(&args),

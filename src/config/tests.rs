@@ -106,7 +106,7 @@ fn thousands_of_references_in_one_field_are_read_at_once() {
 
 #[test]
 fn what_follows_from_a_mistake_is_not_told() {
-    let text = "format = 1\n[[route]]\nname = \"a\"\nupstrem = \"b\"\n[upstream.b]\nbalance = \"random\"";
+    let text = "format = 1\n[[route]]\nname = \"a\"\nupstrem = \"b\"\n[upstream.b]\naddress = \"b:1\"\nsticky = {}";
     let references = none();
     let mut draft = read::draft_document(text, &references);
     assert!(draft.words().is_some_and(|words| words.upstream.contains_key("b")), "names stay known");
@@ -114,7 +114,7 @@ fn what_follows_from_a_mistake_is_not_told() {
         &references,
         vec![
             Problem::error(Path::of(["route", "0"]), "no destination"),
-            Problem::error(Path::of(["upstream", "b", "address"]), "not an address"),
+            Problem::error(Path::of(["upstream", "b", "sticky", "cookie"]), "not a cookie"),
             Problem::error(Path::of(["route", "0", "name"]), "a mistake of its own"),
         ],
     );
@@ -125,7 +125,7 @@ fn what_follows_from_a_mistake_is_not_told() {
         [
             "route.0.name: a mistake of its own",
             "route.0.upstrem: unknown key `upstrem` (did you mean `upstream`?)",
-            "upstream.b: `address` is missing (add `address = ..`)",
+            "upstream.b.sticky: `cookie` is missing (add `cookie = ..`)",
         ]
     );
 }

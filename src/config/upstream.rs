@@ -11,8 +11,14 @@ use crate::scalar::{OneOrMany, Span};
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
-    /// `host:port` or a list of targets. A name stands for every AAAA and A record it has, followed by TTL.
-    pub address: Address,
+    /// `host:port` or a list of targets. A name stands for every AAAA and A record it has, followed by TTL. Either `address`
+    /// or `discover`. Default: none.
+    #[serde(default)]
+    pub address: Option<Address>,
+    /// `bus:SERVICE`: the endpoints that register themselves on the bus of the fleet under this name, used like the addresses
+    /// of a name (docs/discovery.md). Default: none.
+    #[serde(default)]
+    pub discover: Option<String>,
     /// How an endpoint is chosen. Default `least_requests`.
     #[serde(default)]
     pub balance: Balance,

@@ -14,7 +14,7 @@ use crate::control::drain::Drain;
 use crate::control::{Fallback, Status};
 use crate::fleet::{self, CertificateReport, Counted, Membership, Reporter, RouteTraffic, Traffic, UpstreamTraffic};
 use crate::ledger::{Ledger, Verifier, now_ms};
-use crate::policy::Revocations;
+use crate::policy::{Revocations, SharedKeys};
 use crate::routes::Live;
 use crate::seal::Seal;
 use crate::settings::{RoutesOnBus, Settings};
@@ -64,6 +64,13 @@ pub(super) async fn sealed(
         tracing::warn!("what the fleet keeps sealed cannot be read yet: no certificate is ordered until it can");
     }
     Ok(Some(shared))
+}
+
+/// Where keys of issuers are had from others and told to them. Only under a seal: whoever can write keys can make tokens.
+pub(super) fn keys(settings: &Settings, membership: Option<&Membership>) -> Option<SharedKeys> {
+    let (membership, seal) = (membership?, settings.seal().and_then(Seal::new)?);
+    let Membership { bus, fleet, node, .. } = membership;
+    Some(SharedKeys::new(bus.clone(), fleet.sealed(), seal, node))
 }
 
 /// Takes up what other gateways obtain, for as long as the process lives.

@@ -5,8 +5,9 @@ use std::sync::{Arc, OnceLock};
 use jsonwebtoken::Algorithm;
 use serde_json::Value;
 
+use super::jwks::Remote;
 use super::keys::Keys;
-use super::ring::{KeyRing, Remote};
+use super::ring::KeyRing;
 use crate::config;
 use crate::fetch::Trust;
 use crate::problem::{Path, Problem};

@@ -16,6 +16,7 @@ mod error_pages;
 mod forward;
 pub mod headers;
 mod issuer;
+mod jwks;
 mod jwt;
 mod keys;
 pub mod limits;
@@ -27,6 +28,7 @@ mod require;
 mod revoked;
 mod rewrite;
 mod ring;
+mod shared_keys;
 mod strict;
 pub mod users;
 
@@ -46,6 +48,7 @@ pub use reading::{Escape, Presence, Reading};
 pub use revoked::{Revocation, RevocationError, Revocations, Watched};
 pub use rewrite::{Rewrite, Target};
 pub use ring::{KeyRing, KeysShown};
+pub use shared_keys::SharedKeys;
 pub use users::Users;
 
 /// Seconds of the Unix epoch.

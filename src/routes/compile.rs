@@ -41,6 +41,8 @@ pub struct Env {
     pub wildcard_authorities: Option<BTreeSet<String>>,
     /// Names of the CAs whose certificates clients may show. `None`: unknown.
     pub client_authorities: Option<BTreeSet<String>>,
+    /// Whether services can register themselves. `None`: unknown.
+    pub on_bus: Option<bool>,
 }
 
 /// A listener, as far as routes care.
@@ -81,6 +83,7 @@ impl Env {
                 settings.ca.iter().filter(|(_, ca)| ca.dns.is_some()).map(|(name, _)| name.clone()).collect(),
             ),
             client_authorities: Some(settings.client_ca.keys().cloned().collect()),
+            on_bus: Some(settings.bus.as_ref().is_some_and(|bus| !bus.servers().is_empty())),
         }
     }
 
@@ -110,6 +113,10 @@ pub fn compile(document: &Document, env: &Env, pools: &Pools) -> (Option<Table>,
         let pool = pools.pool(name);
         let path = Path::of(["upstream", name]);
         let spec = Spec::compile(name, words, &path, env.region.as_deref(), &mut problems);
+        if words.discover.is_some() && env.on_bus == Some(false) {
+            let problem = Problem::error(path.at("discover"), "this gateway is on no bus that services register on");
+            problems.push(problem.help("name its servers under `[bus]` in edge.toml"));
+        }
         adopt.extend(spec.map(|spec| (pool.clone(), Arc::new(spec))));
         named.insert(name.as_str(), Named { pool, used: false });
     }

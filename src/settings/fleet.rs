@@ -13,7 +13,7 @@ const SEAL_MIN: usize = 32;
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Fleet {
-    /// Secret of 32 characters or more, the same on every gateway of the fleet: certificates and accounts from CAs are kept on the bus, sealed with it, and one gateway orders for all. Usually `"${file:/run/secrets/seal}"`. Default: every gateway keeps its own in `state.dir`.
+    /// Secret of 32 characters or more, the same on every gateway of the fleet: certificates and accounts from CAs, and keys of issuers, are kept on the bus, sealed with it, and one gateway orders or fetches for all. Usually `"${file:/run/secrets/seal}"`. Default: every gateway keeps its own in `state.dir`.
     #[serde(default)]
     pub seal: Option<Secret>,
     /// Requests whose access line is sent to the controller, in a second at most; what more there are it only counts. 0: none. Default 100.

@@ -1,4 +1,4 @@
-//! Where a target is: a literal address, or a name with a port.
+//! Where a target is: a literal address, a name with a port, or wherever a service says it is.
 
 use std::net::{Ipv6Addr, SocketAddr};
 
@@ -11,6 +11,10 @@ pub(crate) enum Address {
         host: Box<str>,
         port: u16,
         rooted: bool,
+    },
+    /// What registers itself on the bus under this name.
+    Found {
+        service: Box<str>,
     },
 }
 
@@ -80,14 +84,26 @@ impl Address {
         match self {
             Address::Literal(address) => address.ip().to_string(),
             Address::Name { host, .. } => host.to_string(),
+            Address::Found { service } => service.to_string(),
         }
     }
 
-    /// What stands in `Host` and `:authority` of requests the gateway makes itself.
-    pub(crate) fn authority(&self) -> String {
+    /// What stands in `Host` and `:authority` of requests that the gateway makes itself to an endpoint of it.
+    pub(crate) fn authority(&self, endpoint: SocketAddr) -> String {
         match self {
-            Address::Literal(address) => address.to_string(),
+            Address::Literal(_) | Address::Found { .. } => endpoint.to_string(),
             Address::Name { host, port, .. } => format!("{host}:{port}"),
+        }
+    }
+}
+
+/// As it was written.
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Address::Literal(address) => write!(f, "{address}"),
+            Address::Name { host, port, .. } => write!(f, "{host}:{port}"),
+            Address::Found { service } => write!(f, "bus:{service}"),
         }
     }
 }
@@ -125,7 +141,7 @@ mod tests {
             ("backend.:1", "backend:1"),
             ("my_svc:65535", "my_svc:65535"),
         ] {
-            assert_eq!(text.parse::<Address>().map(|a| a.authority()).as_deref(), Ok(authority), "{text}");
+            assert_eq!(text.parse::<Address>().map(|a| a.to_string()).as_deref(), Ok(authority), "{text}");
         }
     }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::eject::WHOLE;
 use super::endpoint::Endpoint;
 use super::health::Probe;
-use super::spec::{Rank, Spec};
+use super::spec::Spec;
+use super::targets::Rank;
 use super::transport::Transport;
 
 /// An endpoint as the newest spec uses it.

@@ -13,6 +13,7 @@ use super::registry::Registry;
 use super::resolve::{Resolver, ResolverError};
 use super::spec::Spec;
 use super::standing::Environment;
+use crate::bus::Bus;
 use crate::settings;
 use crate::tasks::Tasks;
 
@@ -24,10 +25,27 @@ pub struct Pools {
     environment: Arc<Environment>,
 }
 
+/// Where services register themselves.
+#[derive(Clone, Debug)]
+pub struct Discovery {
+    pub bus: Bus,
+    /// The fleet's bucket of services.
+    pub bucket: String,
+}
+
 impl Pools {
     /// Nothing is asked or opened yet. The error is a setting that cannot be honoured.
     pub fn new(dns: &settings::Dns, tasks: Tasks) -> Result<Pools, ResolverError> {
-        let environment = Environment { resolver: Resolver::new(dns)?, checks: Checks::default(), tasks };
+        Pools::discovering(dns, tasks, None)
+    }
+
+    /// With the bus that services register themselves on.
+    pub fn discovering(
+        dns: &settings::Dns,
+        tasks: Tasks,
+        discovery: Option<Discovery>,
+    ) -> Result<Pools, ResolverError> {
+        let environment = Environment { resolver: Resolver::new(dns)?, discovery, checks: Checks::default(), tasks };
         Ok(Pools { known: Registry::default(), adopted: Mutex::default(), environment: Arc::new(environment) })
     }
 

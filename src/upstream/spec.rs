@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::address::{Address, is_host_name};
+use super::targets::{Target, targets};
 use super::tls::{Tls, Trust, is_symbolic};
 use super::transport::Transport;
 use crate::config::{self, Balance, HealthKind, Protocol};
@@ -16,6 +17,8 @@ use crate::scalar::Span;
 #[derive(Debug)]
 pub struct Spec {
     pub(crate) name: Arc<str>,
+    /// The gateway's own.
+    pub(crate) region: Option<Box<str>>,
     pub(crate) targets: Vec<Target>,
     pub(crate) balance: Balance,
     pub(crate) hash_by: Option<Fact>,
@@ -34,23 +37,6 @@ pub struct Sticky {
     pub max_age: Option<Duration>,
 }
 
-/// One target: an endpoint, or as many as its name has addresses.
-#[derive(Debug)]
-pub(crate) struct Target {
-    pub(crate) address: Address,
-    pub(crate) weight: u16,
-    pub(crate) rank: Rank,
-    pub(crate) region: Option<Box<str>>,
-    pub(crate) transport: Arc<Transport>,
-}
-
-/// Order of preference: the tier, and within it the own region before all others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Rank {
-    pub(crate) tier: u8,
-    pub(crate) foreign: bool,
-}
-
 /// More failures than this are not remembered for an endpoint.
 const EJECT_ERRORS_MAX: u32 = 1_000;
 
@@ -67,6 +53,7 @@ impl Spec {
         // Every word is named, so that a new one does not compile until it is honoured here.
         let config::Upstream {
             address,
+            discover,
             balance,
             hash_by,
             sticky,
@@ -89,7 +76,8 @@ impl Spec {
         );
         let spec = Spec {
             name: name.into(),
-            targets: targets(address, &transports, own_region, path, &mut found),
+            region: own_region.map(Into::into),
+            targets: targets(address.as_ref(), discover.as_deref(), &transports, path, &mut found),
             balance: *balance,
             hash_by: hash_fact(*balance, hash_by.as_deref(), &path.at("hash_by"), &mut found),
             sticky: sticky.as_ref().map(|words| compile_sticky(words, &path.at("sticky"), &mut found)),
@@ -133,12 +121,12 @@ impl Spec {
 
     /// The addresses as they were written, for `explain` and diagrams.
     pub fn addresses(&self) -> impl Iterator<Item = String> {
-        self.targets.iter().map(|target| target.address.authority())
+        self.targets.iter().map(|target| target.address.to_string())
     }
 }
 
 /// Makes the transport of each target: one per server name.
-struct Transports<'w> {
+pub(super) struct Transports<'w> {
     pool: &'w str,
     protocol: Protocol,
     tls: Option<(Trust, Option<&'w str>)>,
@@ -182,13 +170,11 @@ impl<'w> Transports<'w> {
         Transports { announces, ..self }
     }
 
-    fn of(&self, address: &Address, problems: &mut Vec<Problem>) -> Arc<Transport> {
+    pub(super) fn of(&self, address: &Address, problems: &mut Vec<Problem>) -> Arc<Transport> {
         let tls = self.tls.as_ref().map(|(trust, server_name)| {
-            if server_name.is_none() && matches!(address, Address::Literal(_)) {
-                let problem = Problem::error(
-                    self.tls_path.clone(),
-                    format!("the certificate of {} needs a name to be verified against", address.authority()),
-                );
+            if server_name.is_none() && !matches!(address, Address::Name { .. }) {
+                let message = format!("the certificate of {address} needs a name to be verified against");
+                let problem = Problem::error(self.tls_path.clone(), message);
                 problems.push(problem.help("write `server_name = \"..\"`"));
             }
             let name = server_name.map_or_else(|| address.host(), str::to_owned);
@@ -196,72 +182,6 @@ impl<'w> Transports<'w> {
         });
         Arc::new(Transport::new(self.pool, self.protocol, tls, self.announces, self.connections))
     }
-}
-
-fn targets(
-    words: &config::Address,
-    transports: &Transports<'_>,
-    own_region: Option<&str>,
-    path: &Path,
-    problems: &mut Vec<Problem>,
-) -> Vec<Target> {
-    let path = path.at("address");
-    let mut targets = Vec::new();
-    match words {
-        config::Address::One(to) => {
-            let words = config::Target { to: to.clone(), weight: 1, tier: 1, region: None };
-            target(&words, &path, transports, own_region, &mut targets, problems);
-        }
-        config::Address::Many(list) => {
-            if list.is_empty() {
-                problems.push(Problem::error(path.clone(), "there is no address"));
-            } else if list.iter().all(|target| target.weight == 0) {
-                problems.push(Problem::error(path.clone(), "every weight is 0: no endpoint would get a request"));
-            }
-            for (index, words) in list.iter().enumerate() {
-                let path = path.at(index);
-                if words.weight > 1_000 {
-                    let message = format!("{} is more than 1000", words.weight);
-                    problems.push(Problem::error(path.at("weight"), message));
-                }
-                target(words, &path.at("to"), transports, own_region, &mut targets, problems);
-            }
-        }
-    }
-    targets
-}
-
-fn target(
-    words: &config::Target,
-    path: &Path,
-    transports: &Transports<'_>,
-    own_region: Option<&str>,
-    targets: &mut Vec<Target>,
-    problems: &mut Vec<Problem>,
-) {
-    let config::Target { to, weight, tier, region } = words;
-    if is_symbolic(to) {
-        return;
-    }
-    let address: Address = match to.parse() {
-        Ok(address) => address,
-        Err(error) => {
-            let error: super::address::AddressError = error;
-            problems.push(Problem::error(path.clone(), error.to_string()).help(error.help()));
-            return;
-        }
-    };
-    if targets.iter().any(|target| target.address == address) {
-        problems.push(Problem::error(path.clone(), format!("`{to}` is listed twice")).help("one entry with a weight"));
-        return;
-    }
-    let transport = match targets.iter().find(|target| target.address.host() == address.host()) {
-        Some(target) => target.transport.clone(),
-        None => transports.of(&address, problems),
-    };
-    let foreign = own_region.is_none() || region.as_deref() != own_region;
-    let region = region.as_deref().map(Into::into);
-    targets.push(Target { address, weight: *weight, rank: Rank { tier: *tier, foreign }, region, transport });
 }
 
 fn hash_fact(balance: Balance, words: Option<&str>, path: &Path, problems: &mut Vec<Problem>) -> Option<Fact> {

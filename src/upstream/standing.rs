@@ -1,5 +1,5 @@
-//! What a pool follows: the names of its targets, the checks of its endpoints. Control work only; requests see the
-//! members that come out of it.
+//! What a pool follows: the names of its targets, the services that register themselves, the checks of its endpoints.
+//! Control work only; requests see the members that come out of it.
 //!
 //! A name belongs to the pool, not to a spec: a change that keeps the name keeps its addresses, and its task. Whatever
 //! changes (spec, addresses), the members are made anew from all of it, with the endpoints that were there already.
@@ -18,14 +18,18 @@ use super::endpoint::Endpoint;
 use super::health::{Check, Checks, Known, Probe};
 use super::members::{Member, Members};
 use super::pool::Pool;
+use super::pools::Discovery;
 use super::resolve::{Answer, Answers, Resolver};
-use super::spec::{Spec, Target};
+use super::spec::Spec;
+use super::targets::{Rank, Target};
+use crate::bus::found::{Endpoints, Registration, Told};
 use crate::tasks::{TaskGuard, Tasks};
 
 /// What all pools share.
 #[derive(Debug)]
 pub(crate) struct Environment {
     pub(crate) resolver: Resolver,
+    pub(crate) discovery: Option<Discovery>,
     pub(crate) checks: Checks,
     pub(crate) tasks: Tasks,
 }
@@ -34,25 +38,58 @@ pub(crate) struct Environment {
 #[derive(Debug, Default)]
 pub(crate) struct Standing {
     spec: Option<Arc<Spec>>,
-    names: BTreeMap<NameKey, Following>,
+    names: BTreeMap<Name, Following>,
 }
 
-/// A name as it is asked for.
+/// What stands for endpoints that come and go.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct NameKey {
-    pub(crate) host: Box<str>,
-    pub(crate) rooted: bool,
+pub(crate) enum Name {
+    /// In DNS, as it is asked for.
+    Host { host: Box<str>, rooted: bool },
+    /// On the bus.
+    Service(Box<str>),
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Name::Host { host, .. } => f.write_str(host),
+            Name::Service(service) => write!(f, "bus:{service}"),
+        }
+    }
 }
 
 /// A name that is followed.
 #[derive(Debug)]
 struct Following {
-    v6: Vec<IpAddr>,
-    v4: Vec<IpAddr>,
+    known: Addresses,
     state: NameState,
     failure: Option<String>,
     answered: watch::Sender<bool>,
     _task: TaskGuard,
+}
+
+/// What a name stands for, as it was told last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Addresses {
+    v6: Vec<IpAddr>,
+    v4: Vec<IpAddr>,
+    registered: Vec<Registration>,
+}
+
+impl Addresses {
+    fn len(&self) -> usize {
+        self.v6.len() + self.v4.len() + self.registered.len()
+    }
+}
+
+/// An endpoint that is to be, and what is said of it.
+struct Place<'a> {
+    target: &'a Target,
+    address: SocketAddr,
+    weight: u16,
+    rank: Rank,
+    region: Option<&'a str>,
 }
 
 /// How the last resolution of a name ended.
@@ -83,14 +120,14 @@ impl Pool {
     /// Begins to follow the names of a spec to come, without using it.
     pub(crate) fn prepare(self: &Arc<Self>, spec: &Spec, environment: &Arc<Environment>) -> Vec<watch::Receiver<bool>> {
         let mut standing = self.standing();
-        let names: Vec<NameKey> = names(spec).collect();
+        let names: Vec<Name> = names(spec).collect();
         names.into_iter().map(|name| standing.follow(name, self, environment).answered.subscribe()).collect()
     }
 
     /// Uses a spec from now on.
     pub(crate) fn apply(self: &Arc<Self>, spec: &Arc<Spec>, environment: &Arc<Environment>) {
         let mut standing = self.standing();
-        let wanted: Vec<NameKey> = names(spec).collect();
+        let wanted: Vec<Name> = names(spec).collect();
         for name in &wanted {
             standing.follow(name.clone(), self, environment);
         }
@@ -118,30 +155,53 @@ impl Pool {
     }
 
     pub(crate) fn names(&self) -> Vec<NameSnapshot> {
-        let snapshot = |(name, following): (&NameKey, &Following)| NameSnapshot {
-            name: name.host.to_string(),
+        let snapshot = |(name, following): (&Name, &Following)| NameSnapshot {
+            name: name.to_string(),
             state: following.state,
-            addresses: following.v6.len() + following.v4.len(),
+            addresses: following.known.len(),
             failure: following.failure.clone(),
         };
         self.standing().names.iter().map(snapshot).collect()
     }
 
     /// Takes what the name servers said. False: nobody wants to know any more.
-    fn answered(&self, name: &NameKey, answers: Answers, environment: &Environment) -> bool {
+    fn answered(&self, name: &Name, answers: Answers, environment: &Environment) -> bool {
+        self.learned(name, environment, |known| {
+            let mut failure = None;
+            for (family, answer) in [(&mut known.v6, answers.v6), (&mut known.v4, answers.v4)] {
+                match answer {
+                    Answer::Addresses { addresses, .. } => *family = addresses,
+                    Answer::Empty { .. } => family.clear(),
+                    Answer::Failed { reason } => failure = Some(reason),
+                }
+            }
+            failure
+        })
+    }
+
+    /// Takes what is registered under the name of a service. False: nobody wants to know any more.
+    fn told(&self, name: &Name, told: Told, environment: &Environment) -> bool {
+        self.learned(name, environment, |known| match told {
+            Told::Endpoints(registered) => {
+                known.registered = registered;
+                None
+            }
+            Told::Lost(reason) => Some(reason),
+        })
+    }
+
+    /// `learn` returns why something could not be learned, if so.
+    fn learned(
+        &self,
+        name: &Name,
+        environment: &Environment,
+        learn: impl FnOnce(&mut Addresses) -> Option<String>,
+    ) -> bool {
         let mut standing = self.standing();
         let Some(following) = standing.names.get_mut(name) else { return false };
-        let before = (following.v6.clone(), following.v4.clone());
-        let was = following.state;
-        following.failure = None;
-        for (family, answer) in [(&mut following.v6, answers.v6), (&mut following.v4, answers.v4)] {
-            match answer {
-                Answer::Addresses { addresses, .. } => *family = addresses,
-                Answer::Empty { .. } => family.clear(),
-                Answer::Failed { reason } => following.failure = Some(reason),
-            }
-        }
-        let empty = following.v6.is_empty() && following.v4.is_empty();
+        let (before, was) = (following.known.clone(), following.state);
+        following.failure = learn(&mut following.known);
+        let empty = following.known.len() == 0;
         let (state, counter) = match (&following.failure, empty) {
             (Some(_), _) => (NameState::Failing, &self.counters.resolve_failures),
             (None, true) => (NameState::Empty, &self.counters.resolved_empty),
@@ -149,8 +209,8 @@ impl Pool {
         };
         count(counter);
         following.state = state;
-        let known = following.v6.len() + following.v4.len();
-        let (upstream, host) = (self.name(), &name.host);
+        let known = following.known.len();
+        let (upstream, host) = (self.name(), name);
         match state {
             NameState::Failing if was != state => {
                 let reason = following.failure.as_deref().unwrap_or_default();
@@ -160,7 +220,7 @@ impl Pool {
             NameState::Resolved if was != state => tracing::info!(%upstream, %host, addresses = known, "resolved"),
             _ => {}
         }
-        let changed = before != (following.v6.clone(), following.v4.clone());
+        let changed = before != following.known;
         following.answered.send_replace(true);
         if changed {
             self.rebuild(&standing, environment);
@@ -178,29 +238,21 @@ impl Pool {
         let Some(spec) = &standing.spec else { return };
         let old = self.members.load();
         let mut list: Vec<Member> = Vec::new();
-        let mut targets: Vec<&Target> = spec.targets.iter().collect();
+        let mut places: Vec<Place<'_>> = spec.targets.iter().flat_map(|target| standing.places(spec, target)).collect();
         // An address that two targets have belongs to the preferred one.
-        targets.sort_by_key(|target| target.rank);
-        for target in targets {
-            for address in standing.addresses(&target.address) {
-                if list.iter().any(|member| member.endpoint.address() == address) {
-                    continue;
-                }
-                let known = old.list.iter().find(|member| member.endpoint.address() == address);
-                let endpoint = match known {
-                    Some(member) => member.endpoint.clone(),
-                    None => Arc::new(Endpoint::new(self.name(), address)),
-                };
-                let probe = probe(spec, target, address, known, environment);
-                list.push(Member {
-                    endpoint,
-                    weight: target.weight,
-                    rank: target.rank,
-                    region: target.region.clone(),
-                    transport: target.transport.clone(),
-                    probe,
-                });
+        places.sort_by_key(|place| place.rank);
+        for Place { target, address, weight, rank, region } in places {
+            if list.iter().any(|member| member.endpoint.address() == address) {
+                continue;
             }
+            let known = old.list.iter().find(|member| member.endpoint.address() == address);
+            let endpoint = match known {
+                Some(member) => member.endpoint.clone(),
+                None => Arc::new(Endpoint::new(self.name(), address)),
+            };
+            let probe = probe(spec, target, address, known, environment);
+            let (region, transport) = (region.map(Into::into), target.transport.clone());
+            list.push(Member { endpoint, weight, rank, region, transport, probe });
         }
         let members = Arc::new(Members::new(spec.clone(), list));
         self.kept.retain(|address| members.list.iter().any(|member| member.endpoint.address() == address));
@@ -217,47 +269,71 @@ fn probe(
 ) -> Option<Arc<Probe>> {
     let words = spec.health.clone()?;
     let known = known.and_then(|member| member.probe.as_ref()).map_or(Known::Nothing, |probe| probe.known());
-    let authority = target.address.authority();
+    let authority = target.address.authority(address);
     let check = Check { address, words, authority, transport: target.transport.clone() };
     Some(environment.checks.probe(&environment.tasks, check, known))
 }
 
-fn names(spec: &Spec) -> impl Iterator<Item = NameKey> {
-    spec.targets.iter().filter_map(|target| match &target.address {
+fn names(spec: &Spec) -> impl Iterator<Item = Name> {
+    spec.targets.iter().filter_map(|target| name(&target.address))
+}
+
+/// What is followed for an address, if anything is.
+fn name(address: &Address) -> Option<Name> {
+    match address {
         Address::Literal(_) => None,
-        Address::Name { host, rooted, .. } => Some(NameKey { host: host.clone(), rooted: *rooted }),
-    })
+        Address::Name { host, rooted, .. } => Some(Name::Host { host: host.clone(), rooted: *rooted }),
+        Address::Found { service } => Some(Name::Service(service.clone())),
+    }
 }
 
 impl Standing {
-    fn follow(&mut self, name: NameKey, pool: &Arc<Pool>, environment: &Arc<Environment>) -> &Following {
-        self.names.entry(name.clone()).or_insert_with(|| Following {
-            v6: Vec::new(),
-            v4: Vec::new(),
-            state: NameState::Asking,
-            failure: None,
-            answered: watch::Sender::new(false),
-            _task: environment.tasks.spawn("resolve", follow(name, Arc::downgrade(pool), environment.clone())),
+    fn follow(&mut self, name: Name, pool: &Arc<Pool>, environment: &Arc<Environment>) -> &Following {
+        self.names.entry(name.clone()).or_insert_with(|| {
+            let (pool, environment) = (Arc::downgrade(pool), environment.clone());
+            let tasks = environment.tasks.clone();
+            Following {
+                known: Addresses::default(),
+                state: NameState::Asking,
+                failure: None,
+                answered: watch::Sender::new(false),
+                _task: match name {
+                    Name::Host { .. } => tasks.spawn("resolve", follow(name, pool, environment)),
+                    Name::Service(service) => tasks.spawn("discover", discover(service, pool, environment)),
+                },
+            }
         })
     }
 
-    fn addresses(&self, address: &Address) -> Vec<SocketAddr> {
-        match address {
-            Address::Literal(address) => vec![*address],
-            Address::Name { host, port, rooted } => {
-                let name = NameKey { host: host.clone(), rooted: *rooted };
-                let Some(following) = self.names.get(&name) else { return Vec::new() };
-                following.v6.iter().chain(&following.v4).map(|ip| SocketAddr::new(*ip, *port)).collect()
+    fn places<'a>(&'a self, spec: &'a Spec, target: &'a Target) -> Vec<Place<'a>> {
+        let rank = |region| Rank::of(target.tier, region, spec.region.as_deref());
+        let region = target.region.as_deref();
+        let at = |address| Place { target, address, weight: target.weight, rank: rank(region), region };
+        let known = name(&target.address).and_then(|name| self.names.get(&name)).map(|following| &following.known);
+        match (&target.address, known) {
+            (Address::Literal(address), _) => vec![at(*address)],
+            (Address::Name { port, .. }, Some(known)) => {
+                known.v6.iter().chain(&known.v4).map(|ip| at(SocketAddr::new(*ip, *port))).collect()
             }
+            (Address::Found { .. }, Some(known)) => {
+                let place = |registered: &'a Registration| {
+                    let region = registered.region.as_deref();
+                    let (weight, rank) = (registered.weight, rank(region));
+                    Place { target, address: registered.address, weight, rank, region }
+                };
+                known.registered.iter().map(place).collect()
+            }
+            (Address::Name { .. } | Address::Found { .. }, None) => Vec::new(),
         }
     }
 }
 
 /// Asks for a name whenever its answer runs out, until the pool is gone.
-async fn follow(name: NameKey, pool: Weak<Pool>, environment: Arc<Environment>) {
+async fn follow(name: Name, pool: Weak<Pool>, environment: Arc<Environment>) {
+    let Name::Host { host, rooted } = &name else { return };
     let mut failures = 0;
     loop {
-        let answers = environment.resolver.lookup(&name.host, name.rooted).await;
+        let answers = environment.resolver.lookup(host, *rooted).await;
         let (ttl, failed) = (answers.ttl(), answers.has_failed());
         failures = if failed { failures + 1 } else { 0 };
         let wanted = pool.upgrade().is_some_and(|pool| pool.answered(&name, answers, &environment));
@@ -267,5 +343,25 @@ async fn follow(name: NameKey, pool: Weak<Pool>, environment: Arc<Environment>) 
         let back_off = failed.then(|| environment.resolver.back_off(failures));
         let wait = ttl.into_iter().chain(back_off).min().unwrap_or(Duration::from_secs(1));
         tokio::time::sleep(wait).await;
+    }
+}
+
+/// Takes what registers itself under a name, until the pool is gone.
+async fn discover(service: Box<str>, pool: Weak<Pool>, environment: Arc<Environment>) {
+    let Some(Discovery { bus, bucket }) = &environment.discovery else {
+        // The document was refused, or nobody could know.
+        let lost = Told::Lost("this gateway is on no bus".to_owned());
+        if let Some(pool) = pool.upgrade() {
+            pool.told(&Name::Service(service), lost, &environment);
+        }
+        return;
+    };
+    let mut endpoints = Endpoints::of(bus, bucket.clone(), &service);
+    let name = Name::Service(service);
+    loop {
+        let told = endpoints.next().await;
+        if !pool.upgrade().is_some_and(|pool| pool.told(&name, told, &environment)) {
+            return;
+        }
     }
 }

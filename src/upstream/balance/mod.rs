@@ -61,7 +61,7 @@ pub(crate) mod fixture {
 
     use super::super::endpoint::Endpoint;
     use super::super::members::Member;
-    use super::super::spec::Rank;
+    use super::super::targets::Rank;
     use super::super::transport::Transport;
     use crate::config::{Connections, Protocol};
 

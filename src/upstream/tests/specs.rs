@@ -2,6 +2,7 @@
 
 use super::{compile, spec, spec_in};
 use crate::problem::Severity;
+use crate::upstream::targets::{Rank, Target};
 
 /// Paths below `upstream.p` of what is wrong.
 fn places(text: &str) -> Vec<String> {
@@ -137,6 +138,7 @@ fn every_host_has_its_own_server_name_and_rank() {
     let spec = spec_in(text, Some("y"));
     let names: Vec<_> = spec.targets.iter().map(|t| t.transport.tls.as_ref().unwrap().server_name.clone()).collect();
     assert_eq!(names, ["a", "b", "a"]);
-    assert_eq!(spec.targets.iter().map(|target| target.rank.foreign).collect::<Vec<_>>(), [true, true, false]);
+    let rank = |target: &Target| Rank::of(target.tier, target.region.as_deref(), spec.region.as_deref());
+    assert_eq!(spec.targets.iter().map(|target| rank(target).foreign).collect::<Vec<_>>(), [true, true, false]);
     assert_eq!(spec.addresses().collect::<Vec<_>>(), ["a:443", "b:443", "a:444"]);
 }

@@ -1,0 +1,170 @@
+//! The task that keeps the keys of an issuer fresh: fetched here, or heard of from another node of the fleet.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::{Fetched, KeyRing, Pace};
+use crate::durable;
+use crate::fetch::Failure;
+use crate::policy::jwks::Remote;
+use crate::policy::keys::Keys;
+use crate::policy::shared_keys::{Shelf, Told};
+
+/// How long another node is waited for that has the right to fetch.
+const OTHERS: Duration = Duration::from_secs(11);
+
+pub(super) struct Fetching {
+    pub(super) ring: Weak<KeyRing>,
+    pub(super) remote: Remote,
+    pub(super) kept: Option<PathBuf>,
+    pub(super) shelf: Option<Shelf>,
+    pub(super) failures: u32,
+}
+
+impl Fetching {
+    pub(super) async fn run(mut self) {
+        self.take_kept().await;
+        let first = match &mut self.shelf {
+            Some(shelf) => shelf.first().await,
+            None => None,
+        };
+        let mut due = Instant::now();
+        if let (Some(told), Some(ring)) = (first, self.ring.upgrade()) {
+            due += self.hear(&ring, &told).await.unwrap_or_default();
+        }
+        loop {
+            let Some(ring) = self.ring.upgrade() else { return };
+            if due <= Instant::now() {
+                let wait = self.round(&ring).await;
+                due = Instant::now() + wait;
+            }
+            let cooled = Instant::now() + ring.pace().cooldown;
+            // Held no longer than needed: the ring ends when nobody else holds it.
+            tokio::select! {
+                () = sleep_until(due) => {}
+                () = ring.wanted.notified() => {
+                    sleep_until(cooled).await;
+                    due = cooled;
+                }
+                told = news(&mut self.shelf) => {
+                    if let Some(wait) = self.hear(&ring, &told).await {
+                        due = Instant::now() + wait;
+                    }
+                }
+                () = gone(&self.ring) => return,
+            }
+        }
+    }
+
+    /// Gets the keys once, and says when they are due again.
+    async fn round(&mut self, ring: &Arc<KeyRing>) -> Duration {
+        let number = ring.begun.fetch_add(1, Ordering::AcqRel) + 1;
+        let got = self.get(ring).await;
+        let (Pace { cooldown, refresh }, good) = (ring.pace(), got.is_ok());
+        let wait = match got {
+            Ok(wait) => {
+                self.failures = 0;
+                wait
+            }
+            Err(error) => {
+                self.failures = self.failures.saturating_add(1);
+                ring.failed(&self.remote, error.as_ref());
+                cooldown.saturating_mul(2_u32.saturating_pow(self.failures.min(8) - 1)).min(refresh)
+            }
+        };
+        ring.fetched.send_replace(Fetched { number, good });
+        wait
+    }
+
+    /// From another node that fetches just now, else from the issuer.
+    async fn get(&mut self, ring: &Arc<KeyRing>) -> Result<Duration, Failure> {
+        let mut held = None;
+        if let Some(shelf) = &mut self.shelf {
+            match shelf.right().await {
+                Ok(Some(right)) => held = Some(right),
+                Ok(None) => {
+                    if let Ok(told) = tokio::time::timeout(OTHERS, shelf.news()).await
+                        && let Some(wait) = self.hear(ring, &told).await
+                        && ring.is_content()
+                    {
+                        return Ok(wait);
+                    }
+                }
+                // Without the bus every node is alone.
+                Err(_) => {}
+            }
+        }
+        let fetched = match (held, &mut self.shelf) {
+            (Some(held), Some(shelf)) => shelf.with(held, self.remote.fetch(&ring.trust)).await,
+            _ => None,
+        };
+        let (text, max_age) = match fetched {
+            Some(fetched) => fetched?,
+            None => self.remote.fetch(&ring.trust).await?,
+        };
+        ring.take(&self.remote, &text)?;
+        self.keep(&text).await;
+        let Pace { refresh, cooldown } = ring.pace();
+        // A key that was taken back must not be believed for as long as its issuer once thought.
+        let wait = max_age.map_or(refresh, |age| age.min(refresh)).max(cooldown);
+        if let Some(shelf) = &mut self.shelf {
+            shelf.tell(&text, wait).await;
+        }
+        Ok(wait)
+    }
+
+    /// Takes up what another node tells. When they are due here; nothing if they are of no use.
+    async fn hear(&mut self, ring: &Arc<KeyRing>, told: &Told) -> Option<Duration> {
+        if let Err(error) = ring.take(&self.remote, &told.text) {
+            tracing::error!(issuer = self.remote.issuer, %error, "keys that another gateway told cannot be used");
+            return None;
+        }
+        self.keep(&told.text).await;
+        // Whoever waits for a key looks again.
+        ring.fetched.send_modify(|_| {});
+        Some(told.wait().min(ring.pace().refresh.mul_f64(1.3)))
+    }
+
+    async fn take_kept(&mut self) {
+        let (Some(path), Some(ring)) = (self.kept.clone(), self.ring.upgrade()) else { return };
+        let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await;
+        let Ok(Ok(text)) = read else { return };
+        // Under the URL they were fetched from: another one is another issuer.
+        let Some((url, text)) = text.split_once('\n') else { return };
+        if let (true, Ok(keys)) = (url == self.remote.url, Keys::read(text)) {
+            ring.keys.compare_and_swap(std::ptr::null::<Keys>(), Some(Arc::new(keys)));
+        }
+    }
+
+    async fn keep(&mut self, text: &str) {
+        let Some(path) = self.kept.clone() else { return };
+        let text = format!("{}\n{text}", self.remote.url);
+        let kept = tokio::task::spawn_blocking(move || write(&path, &text)).await;
+        if let Ok(Err(error)) = kept {
+            tracing::warn!(issuer = self.remote.issuer, %error, "the issuer's keys are not kept for the next start");
+        }
+    }
+}
+
+fn write(path: &Path, text: &str) -> std::io::Result<()> {
+    path.parent().map_or(Ok(()), durable::directory)?;
+    durable::replace(path, text.as_bytes())
+}
+
+async fn news(shelf: &mut Option<Shelf>) -> Told {
+    match shelf {
+        Some(shelf) => shelf.news().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn gone(ring: &Weak<KeyRing>) {
+    // The task itself holds one.
+    while ring.strong_count() > 1 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
