@@ -259,7 +259,7 @@ impl Gateway {
             gateway.end(ended).await;
             return Err(error);
         }
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), listeners = ?addresses, "serving");
+        tracing::info!(event = "gateway.serving", version = env!("CARGO_PKG_VERSION"), listeners = ?addresses, "serving");
         Ok(gateway)
     }
 }

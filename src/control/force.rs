@@ -200,6 +200,7 @@ impl Force {
         self.metrics.control.applied(table.revision.clone(), applied_at);
         log_all(&self.warnings);
         tracing::info!(
+            event = "config.applied",
             revision = %table.revision,
             document = text.name,
             routes = table.routes.len(),
@@ -270,8 +271,10 @@ impl Force {
         self.metrics.control.changed(Change::Refused, entries.len());
         log_all(&entries);
         tracing::error!(
+            event = "config.refused",
             document = refused.text.name,
             problems = entries.len(),
+            first = entries.iter().find(|entry| entry.severity == "error").map(|entry| &*entry.message),
             revision = %self.status.revision,
             "config refused; what is in force stays"
         );

@@ -3,6 +3,7 @@
 //! ```text
 //! bus ─┬─ status      every node writes its own, every few seconds and at every change
 //!      ├─ traffic     counters, for whoever watches
+//!      ├─ events      what happened, kept for whoever asks later
 //!      └─ revocations, keys, certificates, usage of limits: what one node learns, all know
 //! ```
 //! Nothing here is on the way of a request.
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use crate::bus::names::Fleet;
 use crate::bus::{Bus, Post};
 
+mod events;
 mod report;
 mod requests;
 mod revoked;

@@ -21,7 +21,7 @@ use crate::settings::{RoutesOnBus, Settings};
 use crate::source::{self, Source};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::{BOUNDS_US, RouteMetrics};
-use crate::telemetry::{AccessLog, Metrics};
+use crate::telemetry::{self, AccessLog, Metrics};
 use crate::tls::{Acme, Shared, Shown};
 use crate::upstream::{EndpointState, Pools};
 
@@ -44,7 +44,10 @@ pub(super) async fn join(
     let post = Post::new(words.buffer);
     tasks.spawn_forever("bus.post", post.clone().run(bus.clone()));
     let region = settings.node.region.clone().filter(|region| !region.is_empty());
-    Ok(Some(Membership { bus, fleet: Fleet::new(words.fleet.clone()), node: node.into(), region, post }))
+    let membership = Membership { bus, fleet: Fleet::new(words.fleet.clone()), node: node.into(), region, post };
+    let teller = membership.clone();
+    telemetry::listen(move |happened| teller.tell(happened));
+    Ok(Some(membership))
 }
 
 /// What the fleet keeps sealed, if the settings say how. Waits a moment for it: what is there is not ordered again.

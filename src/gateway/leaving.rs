@@ -104,7 +104,7 @@ impl Gateway {
         let _ = tokio::time::timeout(CUT_OFF, self.operators.wait()).await;
         self.telemetry.flush(FLUSH).await;
         self.tasks.stop().await;
-        tracing::info!(?ended, "gone");
+        tracing::info!(event = "gateway.gone", ?ended, "gone");
         ended
     }
 }

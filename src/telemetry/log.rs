@@ -14,6 +14,7 @@ use tracing_subscriber::layer::{Context, Filter, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt};
 
+use super::happened::Happenings;
 use crate::settings::{self, LogFormat};
 
 /// Records of the engine shown in a second.
@@ -35,7 +36,8 @@ pub fn init_log(settings: &settings::Log) -> Result<(), ParseError> {
     };
     let layer = layer(settings.format, io::stderr, io::stderr().is_terminal());
     let filter = filter.and(Engine::new(settings.level.contains("pingora"), &SUPPRESSED));
-    let _ = Registry::default().with(layer.with_filter(filter)).try_init();
+    let happenings = Happenings.with_filter(Happenings::filter());
+    let _ = Registry::default().with(layer.with_filter(filter)).with(happenings).try_init();
     // The engine tells several things of every request at `debug`: it must see at a glance that nobody listens.
     log::set_max_level(engine_level);
     Ok(())

@@ -5,12 +5,14 @@
 
 pub mod access;
 mod all;
+mod happened;
 mod log;
 pub mod metrics;
 pub mod trace;
 
 pub use access::{AccessLog, Entry};
 pub use all::{Sending, Telemetry, TelemetryError};
+pub use happened::{Happened, listen};
 pub use log::init_log;
 pub use metrics::{Metrics, RouteMetrics, UpstreamMetrics};
 pub use trace::{SpanRecord, TraceContext, Tracer};

@@ -223,6 +223,7 @@ impl Pool {
             endpoint.outlier.eject(words, now);
             count(&self.counters.ejections);
             tracing::warn!(
+                event = "upstream.ejected",
                 upstream = %self.name,
                 endpoint = %endpoint.address(),
                 for_ms = words.period.0.as_millis() as u64,
