@@ -115,6 +115,8 @@ async fn what_is_pushed_is_in_force_everywhere() {
     says(&one, "one").await;
     let pulled = desk.run(&["pull"]).exits(0).stdout;
     assert_eq!(pulled, answering("one"), "byte for byte");
+    desk.run(&["pull", "pulled.toml"]).exits(0);
+    assert_eq!(std::fs::read_to_string(desk.path().join("pulled.toml")).unwrap(), pulled);
     assert!(desk.run(&["log"]).exits(0).stdout.contains("(back to 1)"));
     let human = desk.run(&["status"]).exits(0).stdout;
     assert!(human.contains("in force: revision 3") && human.contains("current"), "{human}");
