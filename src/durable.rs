@@ -19,6 +19,8 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
+    // A name alone is one in the working directory.
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let draft = folder.join(format!(".{name}.{:x}.draft", fastrand::u64(..)));
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;

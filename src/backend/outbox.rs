@@ -137,17 +137,22 @@ impl Sender {
         }
     }
 
-    /// Sends the oldest, and takes out what the bus has kept, even if it did not keep all.
+    /// Sends the oldest, and takes out what the bus has kept, even if it did not keep all. What it will never keep goes, too.
     async fn send(&self) -> Result<usize, String> {
         let batch = self.store.read(oldest).await.map_err(|error: StoreError| error.to_string())?;
-        let (mut kept, mut failed) = (None, None);
-        let mut number = 0;
+        let (mut done, mut failed) = (None, None);
+        let (mut number, mut lost) = (0, 0);
         for Waiting { sequence, id, event, payload } in batch {
             let message = Message { subject: self.fleet.event(SERVICE, &event), payload: Bytes::from(payload) };
             match self.append(message, &id).await {
                 Ok(()) => {
-                    kept = Some(sequence);
+                    done = Some(sequence);
                     number += 1;
+                }
+                Err(error) if error.is_final() => {
+                    tracing::warn!(%error, "an event is lost");
+                    done = Some(sequence);
+                    lost += 1;
                 }
                 Err(error) => {
                     failed = Some(error.to_string());
@@ -155,15 +160,16 @@ impl Sender {
                 }
             }
         }
-        if let Some(kept) = kept {
+        if let Some(done) = done {
             let removed = self.store.write(move |connection| {
-                let sent = connection.execute("DELETE FROM outbox WHERE sequence <= ?1", [kept])?;
-                count(connection, SENT, sent)?;
+                let gone = connection.execute("DELETE FROM outbox WHERE sequence <= ?1", [done])?;
+                count(connection, SENT, gone.saturating_sub(lost))?;
+                count(connection, LOST, lost)?;
                 Ok::<_, StoreError>(())
             });
             removed.await.map_err(|error| error.to_string())?;
         }
-        failed.map_or(Ok(number), Err)
+        failed.map_or(Ok(number + lost), Err)
     }
 
     async fn append(&self, message: Message, id: &str) -> Result<(), BusError> {
@@ -245,6 +251,24 @@ mod tests {
         let event: Value = serde_json::from_slice(&kept[0].message.payload).unwrap();
         assert_eq!((&event["service"], &event["event"]), (&"backend".into(), &"a.one".into()));
         assert_eq!((event["trace_id"].as_str().unwrap().len(), event["span_id"].as_str().unwrap().len()), (32, 16));
+    }
+
+    #[tokio::test]
+    async fn an_event_that_the_bus_never_takes_holds_up_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let (bus, fleet) = (Bus::new(Local::default()), Fleet::new("test"));
+        let long = Map::from_iter([("text".to_owned(), "x".repeat(crate::bus::VALUE_MAX).into())]);
+        let telling = store.write(move |connection| Ok::<_, StoreError>(teller(10).tell(connection, "a.long", long)?));
+        telling.await.unwrap();
+        tell(&store, 10, "a.short").await;
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let sender = Sender { store: store.clone(), bus: bus.clone(), fleet: fleet.clone(), metrics };
+        assert_eq!(sender.send().await, Ok(2));
+        let lag = lag_of(&store).await;
+        assert_eq!((lag.waiting, lag.sent, lag.lost), (0, 1, 1));
+        let kept = bus.read(&fleet.events(), 0).await.unwrap().next().await.unwrap().unwrap();
+        assert!(kept.message.subject.ends_with("a_short"), "{kept:?}");
     }
 
     /// As after a crash between telling and taking out.

@@ -13,7 +13,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 use tokio::sync::{Notify, broadcast, watch};
 
-use super::{Bucket, BusError, Change, Entry, Expect, Kept, KeyValue, Link, Message, Stream, VALUE_MAX, Wire, matches};
+use super::{Bucket, BusError, Change, Entry, Expect, Kept, KeyValue, Link, Message, Stream, Wire, fits, matches};
 
 /// Messages that a slow listener may be behind.
 const BEHIND_MAX: usize = 4096;
@@ -72,9 +72,7 @@ impl Table {
     }
 
     fn write(&self, key: &str, value: Option<Bytes>, allowed: impl Fn(Option<u64>) -> bool) -> Result<u64, BusError> {
-        if let Some(size) = value.as_ref().map(Bytes::len).filter(|size| *size > VALUE_MAX) {
-            return Err(BusError::TooLong { key: key.to_owned(), size });
-        }
+        fits(key, value.as_ref().map_or(0, Bytes::len))?;
         let mut rows = lock(&self.rows);
         let there = rows.by_key.get(key).filter(|row| row.value.is_some() && !self.is_old(row));
         if !allowed(there.map(|row| row.revision)) {
@@ -270,6 +268,7 @@ impl Wire for Local {
     }
 
     async fn publish(&self, message: Message) -> Result<(), BusError> {
+        fits(&message.subject, message.payload.len())?;
         self.keep(&message, None);
         // An error says that nobody listens.
         let _ = self.0.live.send(message);
@@ -277,6 +276,7 @@ impl Wire for Local {
     }
 
     async fn append(&self, message: Message, id: &str) -> Result<(), BusError> {
+        fits(&message.subject, message.payload.len())?;
         if !self.keep(&message, Some(id)) {
             return Err(BusError::Missing(message.subject));
         }

@@ -45,6 +45,9 @@ pub enum BusError {
     Missing(String),
     #[error("{key}: {size} bytes are more than a value may have ({VALUE_MAX})")]
     TooLong { key: String, size: usize },
+    /// The server has bounds of its own, and this is beyond them.
+    #[error("{subject}: the bus does not take it: {why}")]
+    Refused { subject: String, why: String },
     #[error("no answer from the bus within {0:?}")]
     Timeout(Duration),
     /// The connection, the server or the permissions.
@@ -55,6 +58,11 @@ pub enum BusError {
 impl BusError {
     pub(crate) fn failed(error: impl std::fmt::Display) -> BusError {
         BusError::Failed(error.to_string())
+    }
+
+    /// Whether the same would be refused again, however often it is tried.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, BusError::TooLong { .. } | BusError::Refused { .. })
     }
 }
 
@@ -224,6 +232,13 @@ impl Bus {
         };
         within(READ, reading).await
     }
+}
+
+fn fits(key: &str, size: usize) -> Result<(), BusError> {
+    if size > VALUE_MAX {
+        return Err(BusError::TooLong { key: key.to_owned(), size });
+    }
+    Ok(())
 }
 
 /// How long reading what a bucket holds may take.

@@ -1,7 +1,8 @@
 //! What a node tells without waiting: a bounded box of events and telemetry, sent by a task of its own.
 //!
 //! At its bound (a number, and 16 MiB) the oldest telemetry goes first, then the oldest event; both are counted. Events are sent until the bus
-//! keeps them, under one id, so that a second try is no second event. Telemetry is sent once, or never.
+//! keeps them, under one id, so that a second try is no second event; one that it will never keep is dropped and counted, or
+//! it would hold up all behind it. Telemetry is sent once, or never.
 
 use crate::tasks::jittered;
 use std::collections::VecDeque;
@@ -127,27 +128,47 @@ impl Post {
 
     async fn send_events(&self, bus: &Bus) {
         let mut pause = PAUSE_MIN;
+        // Until one is kept again, nobody learns more from being told again.
+        let mut refusing = false;
         loop {
             let Some((message, id)) = self.waiting().events.front().cloned() else {
                 self.0.event_added.notified().await;
                 continue;
             };
-            let kept = tokio::time::timeout(TRY, bus.append(message, &id)).await;
-            if let Ok(Ok(())) = kept {
-                pause = PAUSE_MIN;
-                self.0.sent.fetch_add(1, Ordering::Relaxed);
-                let mut waiting = self.waiting();
-                // At the bound it may be gone already.
-                if waiting.events.front().is_some_and(|(_, first)| *first == id)
-                    && let Some((message, _)) = waiting.events.pop_front()
-                {
-                    waiting.bytes -= message.payload.len();
+            match tokio::time::timeout(TRY, bus.append(message, &id)).await {
+                Ok(Ok(())) => {
+                    (pause, refusing) = (PAUSE_MIN, false);
+                    if self.done_with(&id) {
+                        self.0.sent.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
-            } else {
-                tokio::time::sleep(jittered(pause)).await;
-                pause = (pause * 2).min(PAUSE_MAX);
+                Ok(Err(error)) if error.is_final() => {
+                    if !refusing {
+                        tracing::warn!(%error, "an event is lost");
+                        refusing = true;
+                    }
+                    if self.done_with(&id) {
+                        self.0.events_lost.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                Ok(Err(_)) | Err(_) => {
+                    tokio::time::sleep(jittered(pause)).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
             }
         }
+    }
+
+    /// Takes an event out, unless it was pushed out at the bound and is counted as lost already.
+    fn done_with(&self, id: &str) -> bool {
+        let mut waiting = self.waiting();
+        if waiting.events.front().is_none_or(|(_, first)| first != id) {
+            return false;
+        }
+        if let Some((message, _)) = waiting.events.pop_front() {
+            waiting.bytes -= message.payload.len();
+        }
+        true
     }
 
     fn next(&self) -> Option<Message> {

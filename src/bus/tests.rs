@@ -73,6 +73,25 @@ async fn events_wait_for_the_bus_and_are_kept_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_event_that_the_bus_never_takes_holds_up_nobody() {
+    let bus = Bus::new(Local::default());
+    let names = names::Fleet::new("f");
+    names.make(&bus, "f").await.unwrap();
+    let post = Post::new(10);
+    let event = |payload: Vec<u8>| Message { subject: "f.event.a.b".to_owned(), payload: payload.into() };
+    post.event(event(vec![0; VALUE_MAX + 1]));
+    post.event(event(vec![0; VALUE_MAX + 1]));
+    post.event(event(b"fits".to_vec()));
+    let running = tokio::spawn(post.clone().run(bus.clone()));
+    let mut events = bus.read(&names.events(), 0).await.unwrap();
+    let kept = tokio::time::timeout(Duration::from_secs(60), events.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!(&kept.message.payload[..], b"fits");
+    tokio::task::yield_now().await;
+    assert_eq!(post.posted(), Posted { sent: 1, events_lost: 2, telemetry_lost: 0, waiting: 0 });
+    running.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dead_holder_is_succeeded_after_its_term_and_not_before() {
     let (bus, bucket) = bus().await;
     let term = Duration::from_secs(10);

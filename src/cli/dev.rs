@@ -9,12 +9,13 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use super::example::Example;
-use super::system::{Parts, System};
+use super::regions::Regions;
+use super::system::{Buses, Parts, System};
 use super::{Exit, demo, print, run};
-use crate::settings;
+use crate::settings::{self, Settings};
 use crate::tasks::Tasks;
 
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(super) struct Args {
     /// Port for cleartext HTTP.
     #[arg(long, value_name = "PORT", default_value_t = 8080)]
@@ -55,13 +56,25 @@ pub(super) fn run(args: &Args) -> Exit {
 async fn start(args: &Args, place: &Place) -> Result<Exit, Exit> {
     let tasks = Tasks::default();
     let failed = |error: io::Error| run::failed(&error);
-    let parts = match args.example {
-        Some(Example::CoreV2) => Parts::ControllerAndBackend,
-        Some(Example::PetBuilder | Example::ReplyInsights) | None => Parts::Controller,
+    let told = |message: String| run::failed(&message);
+    let regions = match args.example {
+        Some(Example::CoreHa) => Some(Regions::start(&place.dir, &tasks).await.map_err(told)?),
+        _ => None,
     };
-    let system = System::start(&place.dir, args.dashboard, parts).await.map_err(|error| run::failed(&error))?;
+    let buses = match &regions {
+        Some(regions) => regions.buses().await.map_err(told)?,
+        None => Buses::local(),
+    };
+    let parts = args.example.map_or(Parts::Controller, Example::parts);
+    let system = System::start(&place.dir, args.dashboard, parts, buses).await.map_err(told)?;
     let routes = match args.example {
-        Some(example) => example.start(&tasks, system.backend()).await.map_err(failed)?,
+        Some(example) => {
+            let routes = example.start(&tasks, system.backend()).await.map_err(failed)?;
+            match &regions {
+                Some(regions) => regions.place(&routes),
+                None => routes,
+            }
+        }
         None => {
             let blue = demo::start("blue", &tasks).await.map_err(failed)?;
             routes_text(blue, demo::start("green", &tasks).await.map_err(failed)?)
@@ -69,14 +82,25 @@ async fn start(args: &Args, place: &Place) -> Result<Exit, Exit> {
     };
     place.write(args, &routes).map_err(failed)?;
     let mut settings = run::settings(&place.settings())?;
-    if args.example == Some(Example::CoreV2) {
+    if args.example.is_some_and(Example::is_on_bus) {
         // The document is on the bus, as in a fleet: the dashboard pushes it.
-        system.push(routes, "dev began").await.map_err(|error| run::failed(&error))?;
+        system.push(routes.clone(), "dev began").await.map_err(told)?;
         settings.routes = settings::Routes::on_bus(place.routes());
     }
-    let invitation = place.invitation(args, &system);
     // To standard output: the log goes the other way.
-    let exit = run::serve(settings, None, Some(system.bus.clone()), || _ = print(&invitation)).await;
+    let exit = match regions {
+        None => {
+            let up = || _ = print(&place.invitation(args, &system, ""));
+            run::serve(settings, None, Some(system.bus.clone()), up).await
+        }
+        Some(regions) => {
+            let there = Place::open(place.dir.join("us")).map_err(failed)?;
+            there.write(&Args { http: 0, https: 0, admin: 0, health: 0, ..args.clone() }, &routes).map_err(failed)?;
+            let us = Settings { routes: settings.routes.clone(), ..run::settings(&there.settings())? };
+            let up = |shown: &str| _ = print(&place.invitation(args, &system, shown));
+            regions.serve(settings, us, (args.http, &place.dir), up).await.map_err(told)?
+        }
+    };
     system.stop().await;
     tasks.stop().await;
     Ok(exit)
@@ -151,11 +175,12 @@ impl Place {
         )
     }
 
-    fn invitation(&self, args: &Args, system: &System) -> String {
+    /// `shown` is what is to be said of the example before anything else.
+    fn invitation(&self, args: &Args, system: &System, shown: &str) -> String {
         let Args { http, https, admin, health, dashboard: _, example, dir: _ } = args;
         let (dashboard, token) = (system.dashboard(), &system.token);
         let change = match example {
-            Some(Example::CoreV2) => format!("on the dashboard, under Documents: http://{dashboard}/"),
+            Some(example) if example.is_on_bus() => format!("on the dashboard, under Documents: http://{dashboard}/"),
             _ => self.routes().display().to_string(),
         };
         let (ca, access) = (self.ca(), self.access_log());
@@ -174,6 +199,7 @@ impl Place {
         format!(
             "\n\
              Tollgate is up: https://localhost:{https} and http://localhost:{http}\n\
+             {shown}\
              \n\
              Try\n\
              {attempts}\

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use tokio::net::TcpListener;
 
+use super::system::Parts;
 use crate::tasks::Tasks;
 
 #[path = "../../examples/pet-builder/services.rs"]
@@ -17,6 +18,8 @@ mod reply_insights;
 pub(super) enum Example {
     /// Accounts, API and web page behind an edge, steered from a dashboard.
     CoreV2,
+    /// The same in two regions, over nats-servers that can be cut off from each other.
+    CoreHa,
     /// A modular monolith whose parts leave one by one.
     PetBuilder,
     /// Tokens of an auth service, an API in three instances, analytics over gRPC.
@@ -36,21 +39,38 @@ impl Example {
     pub(super) fn name(self) -> &'static str {
         match self {
             Example::CoreV2 => "core-v2",
+            Example::CoreHa => "core-ha",
             Example::PetBuilder => "pet-builder",
             Example::ReplyInsights => "reply-insights",
         }
     }
 
-    /// Starts the services; the routes that lead to them.
+    /// What of the system it needs.
+    pub(super) fn parts(self) -> Parts {
+        match self {
+            Example::CoreV2 | Example::CoreHa => Parts::ControllerAndBackend,
+            Example::PetBuilder | Example::ReplyInsights => Parts::Controller,
+        }
+    }
+
+    /// Whether its document is on the bus, else in a file.
+    pub(super) fn is_on_bus(self) -> bool {
+        matches!(self, Example::CoreV2 | Example::CoreHa)
+    }
+
+    /// Starts the services; the routes that lead to them. Nodes of core-ha are `Regions`' to place.
     pub(super) async fn start(self, tasks: &Tasks, backend: Option<SocketAddr>) -> io::Result<String> {
+        // Nobody else's names are known on a laptop.
+        let behind = |routes: &str| {
+            let backend = backend.ok_or_else(|| io::Error::other("the example needs the backend"))?;
+            Ok(routes.replace("core-pocketbase.internal:8090", &backend.to_string()))
+        };
         match self {
             Example::CoreV2 => {
-                let backend = backend.ok_or_else(|| io::Error::other("the example needs the backend"))?;
-                let routes = include_str!("../../examples/core-v2/routes.toml");
-                // Nobody else's names are known on a laptop.
-                let routes = routes.replace("core-pocketbase.internal:8090", &backend.to_string());
+                let routes = behind(include_str!("../../examples/core-v2/routes.toml"))?;
                 Ok(routes.replace("core-nats.internal:8222", "127.0.0.1:8222"))
             }
+            Example::CoreHa => behind(include_str!("../../examples/core-ha/routes.toml")),
             Example::PetBuilder => {
                 let mut routes = include_str!("../../examples/pet-builder/routes.toml").to_owned();
                 for (reference, name) in PET_BUILDER {
@@ -70,7 +90,7 @@ impl Example {
 
     pub(super) fn try_this(self, http: u16) -> String {
         match self {
-            Example::CoreV2 => format!(
+            Example::CoreV2 | Example::CoreHa => format!(
                 "  http://localhost:{http}/                           the web page: sign up, write notes\n  \
                  curl -i http://localhost:{http}/api/collections      401: nobody asks\n  \
                  curl -s http://localhost:{http}/api/auth/signup -H 'content-type: application/json' -d '{{\"email\": \"a@example.com\", \"password\": \"correct horse\"}}'\n"
@@ -133,7 +153,7 @@ mod tests {
     #[tokio::test]
     async fn every_service_has_its_place_in_the_routes() {
         let tasks = Tasks::default();
-        for example in [Example::CoreV2, Example::PetBuilder, Example::ReplyInsights] {
+        for example in [Example::CoreV2, Example::CoreHa, Example::PetBuilder, Example::ReplyInsights] {
             let routes = example.start(&tasks, Some("127.0.0.1:1".parse().unwrap())).await.unwrap();
             assert!(!routes.contains("${"), "{routes}");
         }

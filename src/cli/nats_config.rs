@@ -8,36 +8,42 @@ use crate::bus::names::Fleet;
 pub(super) struct Args {
     /// How the servers stand to each other.
     #[arg(long, value_enum, default_value_t)]
-    topology: Topology,
+    pub(super) topology: Topology,
     /// Name of the fleet.
     #[arg(long, value_name = "NAME", default_value = "tollgate")]
-    fleet: String,
+    pub(super) fleet: String,
     /// Bucket of the documents. Default: the name of the fleet.
     #[arg(long, value_name = "NAME")]
-    bucket: Option<String>,
+    pub(super) bucket: Option<String>,
     /// Address that clients connect to. Other servers connect to the same host: `[::]` where the network is IPv6.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:4222")]
-    listen: String,
+    pub(super) listen: String,
+    /// Of a hub: address that leaves connect to. Default: port 7422 of the host of --listen.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) leaves: Option<String>,
+    /// Of a hub: address that leaves are told of, where it is another than that of --leaves: behind a translated port, say.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) advertise_leaves: Option<String>,
     /// Address of the monitoring pages: for a private network only, since they need no password.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8222")]
-    monitor: String,
+    pub(super) monitor: String,
     /// Where streams are kept.
     #[arg(long, value_name = "DIR", default_value = "/data/jetstream")]
-    store: String,
+    pub(super) store: String,
     /// JetStream domain of the servers that hold the streams.
     #[arg(long, value_name = "NAME", default_value = "hub")]
-    domain: String,
+    pub(super) domain: String,
     /// Servers of the hub or mesh beside this one (`nats-route://host:6222`); of a leaf, the hub's (`nats-leaf://host:7422`).
     /// Where the other side wants a password it stands here: `nats-route://route:PASSWORD@host:6222`.
     #[arg(long, value_name = "URL")]
-    peer: Vec<String>,
+    pub(super) peer: Vec<String>,
     /// Name of this server, unique.
     #[arg(long, value_name = "NAME")]
-    name: Option<String>,
+    pub(super) name: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-enum Topology {
+pub(super) enum Topology {
     /// One server.
     #[default]
     Single,
@@ -57,8 +63,9 @@ pub(super) fn run(args: &Args) -> Exit {
     print(&text(args))
 }
 
-fn text(args: &Args) -> String {
-    let Args { topology, fleet, bucket, listen, monitor, store, domain, peer, name } = args;
+/// The configuration as nats-server reads it.
+pub(super) fn text(args: &Args) -> String {
+    let Args { topology, fleet, bucket, listen, leaves, advertise_leaves, monitor, store, domain, peer, name } = args;
     let documents = bucket.clone().unwrap_or_else(|| fleet.clone());
     let (host, port) = listen.rsplit_once(':').unwrap_or(("0.0.0.0", listen));
     let mut out = format!(
@@ -93,7 +100,10 @@ fn text(args: &Args) -> String {
                 out.push_str(&cluster);
             }
             if *topology == Topology::Hub {
-                out.push_str(&format!("leafnodes {{ listen: \"{host}:7422\" }}\n"));
+                let leaves = leaves.clone().unwrap_or_else(|| format!("{host}:7422"));
+                // A leaf connects again to what it was told, not only to what its configuration names.
+                let advertise = advertise_leaves.as_ref().map(|address| format!(", advertise: \"{address}\""));
+                out.push_str(&format!("leafnodes {{ listen: \"{leaves}\"{} }}\n", advertise.unwrap_or_default()));
             }
         }
         Topology::Leaf => out.push_str(&format!(

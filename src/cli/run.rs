@@ -113,10 +113,20 @@ pub(super) async fn serve(
     up: impl FnOnce(),
 ) -> Exit {
     // From here on a signal means what it says, also while starting.
-    let mut signals = match Signals::of_process() {
-        Ok(signals) => signals,
-        Err(error) => return failed(&error),
-    };
+    match Signals::of_process() {
+        Ok(signals) => serve_until(signals, settings, successor_of, bus, up).await,
+        Err(error) => failed(&error),
+    }
+}
+
+/// As `serve`, told to leave by these signals.
+pub(super) async fn serve_until(
+    mut signals: Signals,
+    settings: Settings,
+    successor_of: Option<&Path>,
+    bus: Option<Bus>,
+    up: impl FnOnce(),
+) -> Exit {
     let started = tokio::select! {
         started = start(settings, successor_of, bus) => started,
         () = told_to_leave(&mut signals) => return Exit::Ok,

@@ -4,7 +4,7 @@ use super::fleet::{Reach, asking, told};
 use super::push::short;
 use super::{Exit, Format, print};
 use crate::fleet::{Report, reports};
-use crate::ledger::now_ms;
+use crate::ledger::{LedgerError, now_ms};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -19,7 +19,15 @@ pub(super) fn run(args: &Args) -> Exit {
     asking(async {
         let reached = args.reach.reach().await?;
         let head = reached.ledger.head().await.map_err(|error| told(&error))?.map(|head| head.pointer);
-        let canary = reached.ledger.canary().await.map_err(|error| told(&error))?.map(|(canary, _)| canary);
+        let canary = match reached.ledger.canary().await {
+            Ok(found) => found.map(|(canary, _)| canary),
+            // What every gateway runs is worth knowing all the same.
+            Err(error @ LedgerError::Unreadable(..)) => {
+                eprintln!("tollgate: {error}");
+                None
+            }
+            Err(error) => return Err(told(&error)),
+        };
         let nodes = reports(&reached.bus, &reached.fleet).await.map_err(|error| told(&error.into()))?;
         let now = now_ms();
         if args.format == Format::Json {

@@ -16,7 +16,21 @@ use crate::tasks::Tasks;
 use crate::{durable, settings};
 
 /// What `dev` calls its fleet.
-const FLEET: &str = "tollgate";
+pub(super) const FLEET: &str = "tollgate";
+
+/// The connections of controller and backend to the bus.
+pub(super) struct Buses {
+    pub(super) controller: Bus,
+    pub(super) service: Bus,
+}
+
+impl Buses {
+    /// One within the process, that everybody shares.
+    pub(super) fn local() -> Buses {
+        let bus = Bus::new(Local::default());
+        Buses { controller: bus.clone(), service: bus }
+    }
+}
 
 /// See the module.
 pub(super) struct System {
@@ -35,9 +49,9 @@ pub(super) enum Parts {
 
 impl System {
     /// Starts everything. What it keeps is below `dir`; where the dashboard is stands in `dir/dashboard.json`.
-    pub(super) async fn start(dir: &Path, dashboard: u16, parts: Parts) -> Result<System, String> {
+    pub(super) async fn start(dir: &Path, dashboard: u16, parts: Parts, buses: Buses) -> Result<System, String> {
         let said = |error: &dyn std::fmt::Display| error.to_string();
-        let bus = Bus::new(Local::default());
+        let Buses { controller: bus, service } = buses;
         Fleet::new(FLEET).make(&bus, FLEET).await.map_err(|error| said(&error))?;
         let backend = match parts {
             Parts::Controller => None,
@@ -45,7 +59,7 @@ impl System {
                 let words: settings::backend::Backend =
                     words(&format!("format = 1\nlisten = \"127.0.0.1:0\"\ndata = {}\n", quoted(&dir.join("backend"))))?;
                 let tasks = Tasks::default();
-                let backend = Backend::start(words, Some(bus.clone()), &tasks).await.map_err(|error| said(&error))?;
+                let backend = Backend::start(words, Some(service), &tasks).await.map_err(|error| said(&error))?;
                 Some((backend, tasks))
             }
         };

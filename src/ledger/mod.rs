@@ -153,19 +153,29 @@ impl Ledger {
         Ok(self.bus.bucket(&self.bucket).await?)
     }
 
-    /// What is in force. `None`: nothing was ever pushed.
+    /// What is in force. `None`: nothing was ever pushed. Where something stands that cannot be read, gateways keep what they
+    /// have: that is the newest of the history, and the next push takes the place of what stands there.
     pub async fn head(&self) -> Result<Option<Head>, LedgerError> {
         let Some(entry) = self.open().await?.entry(HEAD).await? else { return Ok(None) };
-        Ok(Some(Head { pointer: Pointer::parse(&entry)?, entry: entry.revision }))
+        let pointer = match Pointer::parse(&entry) {
+            Ok(pointer) => pointer,
+            Err(error) => self.history().await?.pop_last().map(|(_, pointer)| pointer).ok_or(error)?,
+        };
+        Ok(Some(Head { pointer, entry: entry.revision }))
     }
 
-    /// The history, newest first; the head is its first.
-    pub async fn log(&self) -> Result<Vec<Pointer>, LedgerError> {
+    async fn history(&self) -> Result<BTreeMap<u64, Pointer>, LedgerError> {
         let mut found = BTreeMap::new();
         for entry in self.bus.entries(&self.bucket, "revision.*").await? {
             let pointer = Pointer::parse(&entry)?;
             found.insert(pointer.revision, pointer);
         }
+        Ok(found)
+    }
+
+    /// The history, newest first; the head is its first.
+    pub async fn log(&self) -> Result<Vec<Pointer>, LedgerError> {
+        let mut found = self.history().await?;
         if let Some(head) = self.head().await? {
             found.insert(head.pointer.revision, head.pointer);
         }
@@ -200,13 +210,19 @@ impl Ledger {
     /// The text of a digest, byte for byte as it was pushed.
     pub async fn text(&self, wanted: &str) -> Result<Arc<str>, LedgerError> {
         let damaged = |message: String| LedgerError::Damaged { digest: wanted.to_owned(), message };
+        if wanted.len() != 64 || !wanted.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(damaged("this is no digest".to_owned()));
+        }
         let bucket = self.open().await?;
         let key = format!("document.{wanted}");
         let entry = bucket.entry(&key).await?.ok_or_else(|| damaged("there is no such document".to_owned()))?;
         let Manifest { bytes, pieces } =
             serde_json::from_slice(&entry.value).map_err(|error| LedgerError::Unreadable(key.clone(), error))?;
-        if bytes > TEXT_MAX || pieces > TEXT_MAX / PIECE + 1 {
+        if bytes > TEXT_MAX {
             return Err(LedgerError::TooLong(bytes));
+        }
+        if pieces > TEXT_MAX / PIECE + 1 {
+            return Err(damaged(format!("{pieces} pieces are more than a document has")));
         }
         let mut packed = BytesMut::new();
         for piece in 0..pieces {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tollgate::bus::{
-    Bucket, Bus, BusError, Change, Entry, Expect, KeyValue, Lease, Link, Local, Message, Role, Seen, Stream, VALUE_MAX,
+    Bucket, Bus, BusError, Change, Entry, Expect, KeyValue, Lease, Link, Local, Message, Post, Role, Seen, Stream,
+    VALUE_MAX,
 };
 use tollgate::settings;
 
@@ -245,6 +246,39 @@ async fn events_are_kept_in_order_once_and_within_bounds() {
         assert_eq!(within("the first", anew.next()).await.unwrap().unwrap().sequence, 1);
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_a_server_never_takes_is_told_apart_from_what_it_cannot_take_now() {
+    let nats = Nats::with("max_payload: 2048").await;
+    let bus = connected(&nats).await;
+    let stream = Stream {
+        name: "events".to_owned(),
+        subjects: vec!["f.event.>".to_owned()],
+        max_age: Duration::from_secs(3600),
+        max_bytes: 1 << 20,
+    };
+    bus.make_stream(&stream).await.unwrap();
+    let message = |size: usize| Message { subject: "f.event.a".to_owned(), payload: vec![0; size].into() };
+    assert!(matches!(bus.append(message(VALUE_MAX + 1), "1").await, Err(BusError::TooLong { .. })));
+    // The bound of the server, and one of the stream that somebody has set.
+    assert!(matches!(bus.append(message(4096), "2").await, Err(BusError::Refused { .. })));
+    let client = async_nats::connect(nats.url()).await.unwrap();
+    let context = async_nats::jetstream::new(client);
+    let mut config = context.get_stream("events").await.unwrap().cached_info().config.clone();
+    config.max_message_size = 1024;
+    context.update_stream(&config).await.unwrap();
+    let refused = bus.append(message(1536), "3").await;
+    assert!(matches!(&refused, Err(BusError::Refused { subject, .. }) if subject == "f.event.a"), "{refused:?}");
+    bus.append(message(512), "4").await.unwrap();
+    // The box of a node goes on behind it.
+    let post = Post::new(10);
+    let sending = tokio::spawn(post.clone().run(bus.clone()));
+    post.event(message(4096));
+    post.event(message(512));
+    eventually!(post.posted().sent == 1);
+    assert_eq!((post.posted().events_lost, post.posted().waiting), (1, 0));
+    sending.abort();
 }
 
 #[tokio::test]

@@ -127,6 +127,10 @@ fn the_shipped_configuration_is_good() {
         tollgate(root, &arguments).exits(0);
         tollgate(root, &["test", "-c", files[0]]).exits(0);
     }
+    for routes in ["examples/core-v2/routes.toml", "examples/core-ha/routes.toml"] {
+        tollgate(root, &["check", routes]).exits(0);
+        tollgate(root, &["test", "--routes", routes]).exits(0);
+    }
 }
 
 #[test]

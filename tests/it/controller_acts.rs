@@ -10,12 +10,12 @@ use tollgate::ledger::{Draft, Judged, Ledger};
 
 use crate::controller::{bus, member, push};
 use crate::kit::controller::Controller;
-use crate::kit::load::Load;
+use crate::kit::load::{Load, Tally};
 use crate::kit::nats::Nats;
 use crate::kit::{Gateway, Origin, full};
 
 /// Windows and steps are ten seconds long.
-const LONG: Duration = Duration::from_secs(90);
+pub(crate) const LONG: Duration = Duration::from_secs(90);
 
 /// Whoever is told of alerts.
 fn receiver() -> Origin {
@@ -29,7 +29,7 @@ fn told(receiver: &Origin, alert: &str) -> Vec<String> {
     ours.map(|body| body["state"].as_str().unwrap().to_owned()).collect()
 }
 
-async fn events(controller: &Controller, event: &str) -> Vec<Value> {
+pub(crate) async fn events(controller: &Controller, event: &str) -> Vec<Value> {
     controller.api(&format!("/events?service=controller&event={event}")).await["found"].as_array().unwrap().clone()
 }
 
@@ -117,9 +117,9 @@ async fn too_many_errors_are_an_alert_until_they_end() {
 }
 
 /// Two gateways under load, one of them on trial.
-struct Trial {
-    nats: Nats,
-    one: Controller,
+pub(crate) struct Trial {
+    pub(crate) nats: Nats,
+    pub(crate) one: Controller,
     two: Controller,
     _gateways: [Gateway; 2],
     loads: [Load; 2],
@@ -127,7 +127,7 @@ struct Trial {
 }
 
 impl Trial {
-    async fn begin(status: u16) -> Trial {
+    pub(crate) async fn begin(status: u16) -> Trial {
         let nats = Nats::start().await;
         let (one, two) = tokio::join!(Controller::start(&nats), Controller::start(&nats));
         push(&one, &answering(200), 0).await;
@@ -147,21 +147,22 @@ impl Trial {
         Trial { nats, one, two, _gateways: gateways, loads, ledger }
     }
 
-    async fn head(&self) -> u64 {
+    pub(crate) async fn head(&self) -> u64 {
         self.ledger.head().await.unwrap().unwrap().pointer.revision
     }
 
     /// The trial is gone, and nothing is left to be done or told about it.
-    async fn over(&self) -> bool {
+    pub(crate) async fn over(&self) -> bool {
         let shared = self.ledger.bus().bucket("tollgate_shared").await.unwrap();
         self.ledger.canary().await.unwrap().is_none() && shared.entry("canary.decision").await.unwrap().is_none()
     }
 
-    async fn end(self) {
-        for load in self.loads {
-            load.finish().await;
-        }
+    /// Ends everything; what came of the load on each gateway.
+    pub(crate) async fn end(self) -> Vec<Tally> {
+        let [one, two] = self.loads;
+        let tallies = vec![one.finish().await, two.finish().await];
         drop(self.nats);
+        tallies
     }
 }
 

@@ -13,58 +13,58 @@ use crate::kit::nats::Nats;
 use crate::kit::tollgate::{Ran, tollgate};
 use crate::kit::{Gateway, within};
 
-fn answering(text: &str) -> String {
+pub(crate) fn answering(text: &str) -> String {
     format!("format = 1\n[[route]]\nname = \"a\"\nrespond = {{ body = \"{text}\" }}\n")
 }
 
 /// A directory to push from.
-struct Desk {
+pub(crate) struct Desk {
     directory: tempfile::TempDir,
     url: String,
 }
 
 impl Desk {
-    fn new(nats: &Nats) -> Desk {
+    pub(crate) fn new(nats: &Nats) -> Desk {
         Desk { directory: tempfile::tempdir().unwrap(), url: nats.url() }
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
 
-    fn run(&self, args: &[&str]) -> Ran {
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
         let mut all = args.to_vec();
         all.extend(["--nats", &self.url]);
         tollgate(self.path(), &all)
     }
 
-    fn push(&self, text: &str, args: &[&str]) -> Ran {
+    pub(crate) fn push(&self, text: &str, args: &[&str]) -> Ran {
         std::fs::write(self.path().join("routes.toml"), text).unwrap();
         let mut all = vec!["push", "routes.toml"];
         all.extend(args);
         self.run(&all)
     }
 
-    fn status(&self) -> Value {
+    pub(crate) fn status(&self) -> Value {
         self.run(&["status", "--format", "json"]).exits(0).json()
     }
 
-    fn node(&self, name: &str) -> Value {
+    pub(crate) fn node(&self, name: &str) -> Value {
         let status = self.status();
         let nodes = status["nodes"].as_array().unwrap();
         nodes.iter().find(|node| node["node"] == name).cloned().unwrap_or(Value::Null)
     }
 }
 
-async fn member(nats: &Nats, node: &str) -> Gateway {
+pub(crate) async fn member(nats: &Nats, node: &str) -> Gateway {
     Gateway::with("", |settings| nats.routes(settings, node)).await
 }
 
-async fn says(gateway: &Gateway, text: &str) {
+pub(crate) async fn says(gateway: &Gateway, text: &str) {
     eventually!(gateway.get("http://app.test/").await.text() == text);
 }
 
-async fn bus(nats: &Nats) -> Bus {
+pub(crate) async fn bus(nats: &Nats) -> Bus {
     let words = settings::Bus { urls: tollgate::scalar::OneOrMany(vec![nats.url()]), ..settings::Bus::default() };
     let bus = tollgate::bus::open(&words, "test", Role::Operator).await.unwrap();
     within("a connection", bus.link().wait_for(|link| *link == Link::Up)).await.unwrap();
@@ -115,6 +115,8 @@ async fn what_is_pushed_is_in_force_everywhere() {
     says(&one, "one").await;
     let pulled = desk.run(&["pull"]).exits(0).stdout;
     assert_eq!(pulled, answering("one"), "byte for byte");
+    desk.run(&["pull", "pulled.toml"]).exits(0);
+    assert_eq!(std::fs::read_to_string(desk.path().join("pulled.toml")).unwrap(), pulled);
     assert!(desk.run(&["log"]).exits(0).stdout.contains("(back to 1)"));
     let human = desk.run(&["status"]).exits(0).stdout;
     assert!(human.contains("in force: revision 3") && human.contains("current"), "{human}");

@@ -26,6 +26,7 @@ mod codes;
 mod controller;
 mod controller_acts;
 mod corpus;
+mod crashes;
 mod credentials;
 mod dashboard;
 mod deploy;

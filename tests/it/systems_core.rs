@@ -7,11 +7,12 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use http::{Method, Request};
+use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
 use crate::kit::nats::Nats;
-use crate::kit::tollgate::{command, tollgate};
-use crate::kit::{Client, Gateway, Origin, PATIENCE, Port, Reply, Settings, empty, full, pause};
+use crate::kit::tollgate::{Ran, command, tollgate};
+use crate::kit::{Client, Gateway, Origin, PATIENCE, Port, Reply, Settings, empty, full, get, pause};
 
 /// `tollgate dev`, ended with the test.
 struct Dev {
@@ -31,6 +32,7 @@ impl Dev {
             .arg(at("dev"))
             .args(zero)
             .env("TOLLGATE_PORTS_FILE", at("ports.json"))
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(at("log")).unwrap())
             .spawn()
@@ -47,6 +49,16 @@ impl Dev {
             assert!(began.elapsed() < PATIENCE, "{}", read("log").unwrap_or_default());
             pause().await;
         }
+    }
+
+    fn read(&self, name: &str) -> Value {
+        let text = std::fs::read_to_string(self.directory.path().join("dev").join(name)).unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn tell_to_leave(&self) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        let _ = rustix::process::kill_process(pid, Signal::TERM);
     }
 
     fn http(&self) -> SocketAddr {
@@ -86,7 +98,8 @@ impl Drop for Dev {
             let end: Vec<&str> = log.lines().rev().take(40).collect();
             eprintln!("--- the log of dev, its end\n{}", end.into_iter().rev().collect::<Vec<_>>().join("\n"));
         }
-        let _ = self.child.kill();
+        // It ends what it has started, if it is told.
+        self.tell_to_leave();
         let _ = self.child.wait();
     }
 }
@@ -137,6 +150,82 @@ async fn core_v2_signs_up_is_limited_and_is_seen_on_the_dashboard() {
     eventually!(text("/api/events").await.contains("record.created"));
 }
 
+#[tokio::test]
+async fn dev_shows_core_ha_with_real_servers_and_lines_that_can_be_cut() {
+    let mut dev = Dev::start("core-ha").await;
+    let who = json!({ "email": "a@example.com", "password": "correct horse battery" });
+    assert_eq!(dev.ask(Method::POST, "/api/auth/signup", "", Some(who.clone())).await.status, 201);
+    let login = dev.ask(Method::POST, "/api/auth/login", "", Some(who)).await.json();
+    let token = login["access_token"].as_str().unwrap();
+    eventually!(dev.ask(Method::GET, "/api/collections/notes/records", token, None).await.status == 200);
+    let (places, second) = (dev.read("regions.json"), dev.read("us.ports.json"));
+    let [switch, us, health] = [&places["switch"], &second["http"], &second["health"]]
+        .map(|address| address.as_str().unwrap().parse::<SocketAddr>().unwrap());
+    let turn = async |line: &str, act: &str| {
+        let request = Request::post(format!("http://{switch}/{line}/{act}")).body(empty()).unwrap();
+        assert_eq!(Client::h1(switch).await.fetch(request).await.status, 200);
+    };
+    let asked = async |gateway: SocketAddr| get(gateway, "http://localhost/where").await;
+    let node = async |gateway: SocketAddr| asked(gateway).await.json()["node"].as_str().unwrap_or_default().to_owned();
+    let marked = async |gateway: SocketAddr| asked(gateway).await.header("x-changed").to_owned();
+    // Each region has nodes of its own, and those of the other when they are lost.
+    let eu = dev.http();
+    assert!(node(eu).await.starts_with("eu-") && node(us).await.starts_with("us-"));
+    turn("us-1", "cut").await;
+    turn("us-2", "cut").await;
+    eventually!(node(us).await.starts_with("eu-"));
+    turn("us-1", "heal").await;
+    eventually!(node(us).await == "us-1");
+
+    // Whoever has no password of this run is nobody.
+    let hub = places["hub"].as_str().unwrap();
+    let directory = dev.directory.path().to_owned();
+    tollgate(&directory, &["status", "--nats", hub, "--user", "operator:guess"]).exits(3);
+    let password = std::fs::read_to_string(directory.join("dev/operator.password")).unwrap();
+    let user = format!("operator:{password}");
+    let ask = |args: &[&str]| tollgate(&directory, &[args, &["--nats", hub, "--user", &user]].concat());
+    let routes = ask(&["pull"]).exits(0).stdout;
+    let change = |mark: &str| {
+        let marked = format!("[defaults]\nresponse_headers = {{ set = {{ \"x-changed\" = \"{mark}\" }} }}\n");
+        std::fs::write(directory.join("routes.toml"), routes.replace("[defaults]\n", &marked)).unwrap();
+    };
+    change("one");
+    ask(&["push", "routes.toml", "--wait"]).exits(0);
+    assert_eq!((marked(eu).await, marked(us).await), ("one".to_owned(), "one".to_owned()));
+    // Cut off, a region serves on with what it has; healed, it takes what it has missed.
+    turn("leaf", "cut").await;
+    change("two");
+    ask(&["push", "routes.toml"]).exits(0);
+    eventually!(marked(eu).await == "two");
+    eventually!(Duration::from_secs(60), get(health, "http://localhost/ready").await.json()["last_change_ok"] == false);
+    assert_eq!((marked(us).await, node(us).await), ("one".to_owned(), "us-1".to_owned()));
+    turn("leaf", "heal").await;
+    eventually!(Duration::from_secs(60), marked(us).await == "two");
+
+    // What was started goes, too.
+    dev.tell_to_leave();
+    assert_eq!(eventually!(dev.child.try_wait().unwrap()).code(), Some(0));
+    for server in ["hub", "leaf"] {
+        let address = places[server].as_str().unwrap().trim_start_matches("nats://").to_owned();
+        eventually!(tokio::net::TcpStream::connect(&address).await.is_err());
+    }
+}
+
+#[test]
+fn core_ha_says_where_nats_server_is_to_be_had() {
+    let directory = tempfile::tempdir().unwrap();
+    let zero = ["--http", "0", "--https", "0", "--admin", "0", "--health", "0", "--dashboard", "0", "--dir", "dev"];
+    let ran = command()
+        .args(["dev", "--example", "core-ha"])
+        .args(zero)
+        .current_dir(directory.path())
+        .env("PATH", directory.path())
+        .output()
+        .unwrap();
+    let ran = Ran::of(ran).exits(3);
+    assert!(ran.stderr.contains("nats-server") && ran.stderr.contains("help: `apt install"), "{}", ran.said());
+}
+
 /// Two regions: a hub with the streams, a leaf in front of which a gateway of its own.
 #[tokio::test]
 async fn core_ha_serves_on_when_the_leaf_is_cut_and_converges_when_it_heals() {
@@ -155,9 +244,8 @@ async fn core_ha_serves_on_when_the_leaf_is_cut_and_converges_when_it_heals() {
     environment.push(("NATS_ROUTE_PASSWORD", "six"));
     let mut hub = Nats::of(
         |address, store| {
-            config(&["--topology", "hub", "--name", "hub-1", "--listen", address, "--store", store])
-                .replace("http: \"127.0.0.1:8222\"\n", "")
-                .replace("127.0.0.1:7422", &leaf_address)
+            let hub = ["--topology", "hub", "--name", "hub-1", "--listen", address, "--leaves", &leaf_address];
+            config(&[&hub[..], &["--store", store, "--monitor", "127.0.0.1:-1"]].concat())
         },
         &environment,
     )
@@ -165,8 +253,8 @@ async fn core_ha_serves_on_when_the_leaf_is_cut_and_converges_when_it_heals() {
     let peer = format!("nats-leaf://leaf:five@{leaf_address}");
     let mut leaf = Nats::of(
         |address, store| {
-            config(&["--topology", "leaf", "--name", "leaf-1", "--listen", address, "--store", store, "--peer", &peer])
-                .replace("http: \"127.0.0.1:8222\"\n", "")
+            let leaf = ["--topology", "leaf", "--name", "leaf-1", "--listen", address, "--store", store];
+            config(&[&leaf[..], &["--peer", &peer, "--monitor", "127.0.0.1:-1"]].concat())
         },
         &environment,
     )

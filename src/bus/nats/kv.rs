@@ -11,8 +11,8 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use tokio::sync::watch;
 
-use super::{ANSWER, fits, reading};
-use crate::bus::{BusError, Change, Entry, Expect, KeyValue, Link, within};
+use super::{ANSWER, reading};
+use crate::bus::{BusError, Change, Entry, Expect, KeyValue, Link, fits, within};
 
 struct Bucket {
     jetstream: Context,

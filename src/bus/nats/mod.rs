@@ -8,16 +8,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
-use async_nats::jetstream::{self, Context};
+use async_nats::jetstream::{self, Context, ErrorCode};
 use async_nats::{Client, ConnectOptions, Event, HeaderMap, header};
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use tokio::sync::watch;
 
-use super::{Bucket, BusError, Kept, KeyValue, Link, Message, Stream, VALUE_MAX, Wire, within};
+use super::{Bucket, BusError, Kept, KeyValue, Link, Message, Stream, Wire, fits, within};
 
 mod kv;
 mod reading;
@@ -268,12 +268,11 @@ impl Wire for Nats {
         let mut headers = HeaderMap::new();
         headers.insert(header::NATS_MESSAGE_ID, id);
         let sending = async {
-            let missing = |error: jetstream::context::PublishError, subject: &str| match error.kind() {
-                PublishErrorKind::StreamNotFound => BusError::Missing(subject.to_owned()),
-                _ => BusError::failed(error),
-            };
             let kept = self.jetstream.publish_with_headers(subject.clone(), headers, payload).await;
-            kept.map_err(|error| missing(error, &subject))?.await.map(drop).map_err(|error| missing(error, &subject))
+            kept.map_err(|error| not_kept(&error, &subject))?
+                .await
+                .map(drop)
+                .map_err(|error| not_kept(&error, &subject))
         };
         within(ANSWER, sending).await
     }
@@ -294,9 +293,18 @@ impl Wire for Nats {
     }
 }
 
-fn fits(key: &str, size: usize) -> Result<(), BusError> {
-    if size > VALUE_MAX {
-        return Err(BusError::TooLong { key: key.to_owned(), size });
+/// Why an event is not in its stream.
+fn not_kept(error: &PublishError, subject: &str) -> BusError {
+    let too_long = [ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM, ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM];
+    let said = std::error::Error::source(error).and_then(|source| source.downcast_ref::<jetstream::Error>());
+    match (error.kind(), said) {
+        (PublishErrorKind::StreamNotFound, _) => BusError::Missing(subject.to_owned()),
+        (PublishErrorKind::MaxPayloadExceeded, _) => refused(error, subject),
+        (_, Some(said)) if too_long.contains(&said.error_code()) => refused(said, subject),
+        _ => kv::failed(error),
     }
-    Ok(())
+}
+
+fn refused(why: &dyn std::fmt::Display, subject: &str) -> BusError {
+    BusError::Refused { subject: subject.to_owned(), why: why.to_string() }
 }
