@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin;
-use crate::bus::{Bus, ConnectError};
+use crate::bus::{Bus, ConnectError, Post};
 use crate::control::drain::Drain;
 use crate::control::last_good::LastGood;
 use crate::control::{self, BootError, Handle};
@@ -105,6 +105,8 @@ pub struct Gateway {
     /// Duplicates of the listening sockets by name, for a successor.
     sockets: Vec<(String, std::os::fd::OwnedFd)>,
     offer: Option<Offer>,
+    /// What the fleet is told.
+    post: Option<Post>,
 }
 
 /// Another process may revoke, too, while one takes over from the other.
@@ -197,6 +199,7 @@ impl Gateway {
         let admission = Arc::new(Admission::new(settings.limits.connections, settings.limits.connections_per_address));
         let gateway = Gateway {
             offer: None,
+            post: membership.as_ref().map(|membership| membership.post.clone()),
             acceptors: TaskTracker::new(),
             connections: TaskTracker::new(),
             operators: TaskTracker::new(),

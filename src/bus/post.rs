@@ -30,6 +30,8 @@ struct Inner {
     bound: usize,
     waiting: Mutex<Waiting>,
     event_added: Notify,
+    /// One that was waiting is kept, or lost.
+    event_gone: Notify,
     telemetry_added: Notify,
     events_lost: AtomicU64,
     telemetry_lost: AtomicU64,
@@ -63,6 +65,7 @@ impl Post {
             bound: bound.max(1),
             waiting: Mutex::default(),
             event_added: Notify::new(),
+            event_gone: Notify::new(),
             telemetry_added: Notify::new(),
             events_lost: AtomicU64::new(0),
             telemetry_lost: AtomicU64::new(0),
@@ -121,6 +124,13 @@ impl Post {
         }
     }
 
+    /// Returns when every event is kept by the bus, or lost.
+    pub async fn told(&self) {
+        while !self.waiting().events.is_empty() {
+            self.0.event_gone.notified().await;
+        }
+    }
+
     /// Sends what is added, for as long as the process lives.
     pub async fn run(self, bus: Bus) {
         tokio::join!(self.send_events(&bus), self.send_telemetry(&bus));
@@ -168,6 +178,7 @@ impl Post {
         if let Some((message, _)) = waiting.events.pop_front() {
             waiting.bytes -= message.payload.len();
         }
+        self.0.event_gone.notify_one();
         true
     }
 

@@ -95,6 +95,7 @@ impl Drain {
             return;
         }
         tracing::info!(
+            event = "gateway.leaving",
             grace_seconds = grace.as_secs_f64(),
             delay_seconds = delay.as_secs_f64(),
             "draining: not ready any more"

@@ -11,6 +11,8 @@ use crate::front::handover::{HandoverError, Offer};
 const CUT_OFF: Duration = Duration::from_secs(1);
 /// For log lines and spans to leave after the last request.
 const FLUSH: Duration = Duration::from_secs(2);
+/// How long the bus may take to hear that this gateway is gone.
+const GOODBYE: Duration = Duration::from_millis(500);
 
 type Handing = Pin<Box<dyn Future<Output = (Offer, Result<(), HandoverError>)> + Send>>;
 
@@ -103,8 +105,11 @@ impl Gateway {
         self.operators.close();
         let _ = tokio::time::timeout(CUT_OFF, self.operators.wait()).await;
         self.telemetry.flush(FLUSH).await;
-        self.tasks.stop().await;
         tracing::info!(event = "gateway.gone", ?ended, "gone");
+        if let Some(post) = &self.post {
+            let _ = tokio::time::timeout(GOODBYE, post.told()).await;
+        }
+        self.tasks.stop().await;
         ended
     }
 }

@@ -36,6 +36,7 @@ mod fleet;
 mod floods;
 mod forgeries;
 mod grpc;
+mod happenings;
 mod headers;
 mod health;
 mod keys_fleet;

@@ -123,7 +123,7 @@ async fn without_the_bus_a_limit_of_the_fleet_does_what_it_says() {
     one.get("http://app.test/").await.is_rejected(429, "limit");
 }
 
-async fn revoke(gateway: &Gateway, method: &str, path: &str, body: Option<Value>) -> u16 {
+pub(crate) async fn revoke(gateway: &Gateway, method: &str, path: &str, body: Option<Value>) -> u16 {
     let request = Request::builder()
         .method(method)
         .uri(format!("http://127.0.0.1{path}"))
