@@ -10,6 +10,7 @@ mod acme;
 mod acme_authorities;
 mod acme_fleet;
 mod acme_names;
+mod alerts;
 mod answers;
 mod backend;
 mod backend_crash;
