@@ -65,8 +65,15 @@ impl IntoResponse for Failed {
 
 impl From<StoreError> for Failed {
     fn from(error: StoreError) -> Failed {
-        tracing::error!(%error, "the database cannot be read");
-        Failed(StatusCode::INTERNAL_SERVER_ERROR, "store", json!({ "detail": error.to_string() }))
+        let detail = json!({ "detail": error.to_string() });
+        match error {
+            StoreError::TooLong(_) => Failed(StatusCode::SERVICE_UNAVAILABLE, "search_too_long", detail),
+            StoreError::Searched => Failed(StatusCode::SERVICE_UNAVAILABLE, "search_busy", detail),
+            _ => {
+                tracing::error!(%error, "the database cannot be read");
+                Failed(StatusCode::INTERNAL_SERVER_ERROR, "store", detail)
+            }
+        }
     }
 }
 
@@ -126,7 +133,7 @@ async fn certificates(Extract(state): Extract<Arc<State>>) -> Json<Vec<views::Ce
 
 async fn limits(Extract(state): Extract<Arc<State>>) -> Answer<Value> {
     let since = now_ms().saturating_sub(TOP_WITHIN_MS);
-    let top = state.store.read(move |connection| store::limited_clients(connection, since, TOP)).await?;
+    let top = state.store.search(move |connection| store::limited_clients(connection, since, TOP)).await?;
     let top: Vec<Value> = top
         .into_iter()
         .map(|(client, route, refused)| json!({ "client": client, "route": route, "refused": refused }))
@@ -205,12 +212,12 @@ async fn events(
     Query(search): Query<Search>,
 ) -> Answer<store::Found<store::Event>> {
     let query = search.events();
-    Ok(Json(state.store.read(move |connection| store::events(connection, &query)).await?))
+    Ok(Json(state.store.search(move |connection| store::events(connection, &query)).await?))
 }
 
 async fn logs(Extract(state): Extract<Arc<State>>, Query(search): Query<Search>) -> Answer<store::Found<Value>> {
     let query = search.requests();
-    Ok(Json(state.store.read(move |connection| store::requests(connection, &query)).await?))
+    Ok(Json(state.store.search(move |connection| store::requests(connection, &query)).await?))
 }
 
 async fn alerts(Extract(state): Extract<Arc<State>>) -> Json<Value> {
@@ -222,7 +229,7 @@ async fn alerts(Extract(state): Extract<Arc<State>>) -> Json<Value> {
 async fn history(Extract(state): Extract<Arc<State>>) -> Answer<Value> {
     let log = documents::log(&state).await?;
     let query = EventQuery { service: Some(super::SERVICE.to_owned()), limit: LIMIT_MAX, ..EventQuery::default() };
-    let events = state.store.read(move |connection| store::events(connection, &query)).await?.found;
+    let events = state.store.search(move |connection| store::events(connection, &query)).await?.found;
     let trials: Vec<_> = events.into_iter().filter(|event| event.event.starts_with("canary_")).collect();
     Ok(Json(json!({ "revisions": log, "trials": trials })))
 }
