@@ -5,12 +5,13 @@ use std::sync::Arc;
 use axum::extract::{Path, Query, State as Extract};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::documents::{self, DocumentError, Saying};
+use super::forget::{self, ForgetError};
 use super::store::{self, EventQuery, RequestQuery, StoreError};
 use super::views::{self, Shown};
 use super::{State, canary};
@@ -29,6 +30,7 @@ pub(super) fn routes() -> Router<Arc<State>> {
     Router::new()
         .route("/status", get(status))
         .route("/nodes", get(nodes))
+        .route("/nodes/{node}", delete(forget))
         .route("/routes", get(|Extract(state): Extract<Arc<State>>| async move { Json(views::routes(&state)) }))
         .route("/upstreams", get(|Extract(state): Extract<Arc<State>>| async move { Json(views::upstreams(&state)) }))
         .route("/limits", get(limits))
@@ -104,6 +106,17 @@ impl From<DocumentError> for Failed {
     }
 }
 
+impl From<ForgetError> for Failed {
+    fn from(error: ForgetError) -> Failed {
+        let detail = json!({ "detail": error.to_string() });
+        match error {
+            ForgetError::Unknown(_) => Failed(StatusCode::NOT_FOUND, "no_node", detail),
+            ForgetError::Lives(_) => Failed(StatusCode::CONFLICT, "node_lives", detail),
+            ForgetError::Bus(_) => Failed(StatusCode::BAD_GATEWAY, "bus", detail),
+        }
+    }
+}
+
 type Answer<T> = Result<Json<T>, Failed>;
 
 async fn status(Extract(state): Extract<Arc<State>>) -> Answer<Value> {
@@ -125,6 +138,11 @@ async fn status(Extract(state): Extract<Arc<State>>) -> Answer<Value> {
 
 async fn nodes(Extract(state): Extract<Arc<State>>) -> Json<Vec<views::NodeView>> {
     Json(views::nodes(&state, &state.picture.now(now_ms())))
+}
+
+async fn forget(Extract(state): Extract<Arc<State>>, Path(node): Path<String>) -> Answer<Value> {
+    forget::forget(&state, &node).await?;
+    Ok(Json(json!({ "forgotten": node })))
 }
 
 async fn certificates(Extract(state): Extract<Arc<State>>) -> Json<Vec<views::CertificateView>> {

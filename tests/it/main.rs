@@ -25,6 +25,7 @@ mod cli;
 mod client_certificates;
 mod codes;
 mod controller;
+mod controller_access;
 mod controller_acts;
 mod corpus;
 mod credentials;
