@@ -96,6 +96,7 @@ impl Store {
     pub(super) fn open(data: &Path) -> Result<Store, StoreError> {
         let lock = take(data)?;
         let path = database(data);
+        crate::durable::private_database(&path).map_err(|source| StoreError::File { path: path.clone(), source })?;
         let mut connection = Connection::open(&path)?;
         connection.busy_timeout(BUSY)?;
         connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;

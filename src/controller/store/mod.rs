@@ -73,6 +73,7 @@ impl Store {
             return Err(StoreError::InUse(directory.display().to_string()));
         }
         let path = directory.join(FILE);
+        durable::private_database(&path)?;
         let mut writing = Connection::open(&path)?;
         writing.busy_timeout(BUSY)?;
         // NORMAL in WAL: after a crash of the machine the last transactions may be gone, with their cursor: they are read again.

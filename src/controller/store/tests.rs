@@ -139,6 +139,17 @@ async fn samples_add_up_in_both_steps_and_outlive_the_process() {
     assert_eq!((fine.len(), coarse.len()), (0, 1));
 }
 
+#[tokio::test]
+async fn nobody_else_reads_its_files() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (directory, store) = store();
+    store.write(|t| count_lost(t, "x", 1)).await.unwrap();
+    for name in ["controller.db", "controller.db-wal", "controller.db-shm"] {
+        let mode = std::fs::metadata(directory.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+}
+
 #[test]
 fn a_second_controller_does_not_share_a_directory() {
     let (directory, _store) = store();
