@@ -43,7 +43,7 @@ impl Shared {
     pub(super) async fn turn_keys(&self) -> Result<(), Refusal> {
         let times = self.times();
         let ring = self.store.write(move |connection| Ring::turn(connection, times, moment::now())).await?;
-        self.ring.store(Arc::new(ring));
+        ring.adopt(&self.ring);
         Ok(())
     }
 
