@@ -38,12 +38,18 @@ pub(super) fn rules(connection: &Connection, name: &str) -> Result<Rules, Refusa
     serde_json::from_str(&rules.ok_or(Refusal::NotFound)?).map_err(Refusal::internal)
 }
 
+/// Whether a collection may have one more record.
+pub(super) fn has_room(connection: &Connection, name: &str, bound: u64) -> Result<(), Refusal> {
+    let mut query = connection.prepare("SELECT records FROM collections WHERE name = ?1")?;
+    let number: i64 = query.query_row([name], |row| row.get(0))?;
+    if number.unsigned_abs() < bound { Ok(()) } else { Err(Refusal::Full("the collection holds limits.records")) }
+}
+
 /// All collections, for administrators.
 pub(super) async fn list(Shared(state): Shared<State>, who: Who) -> Result<Json<Value>, Refusal> {
     who.admin()?;
     let asked = state.store.read(|connection| {
-        let sql = "SELECT name, rules, created, (SELECT count(*) FROM records WHERE collection = name)
-            FROM collections ORDER BY name";
+        let sql = "SELECT name, rules, created, records FROM collections ORDER BY name";
         let mut query = connection.prepare(sql)?;
         let mut rows = query.query([])?;
         let mut items = Vec::new();
@@ -75,7 +81,7 @@ pub(super) async fn create(
     let created = state.store.write(move |connection| {
         let number: i64 = connection.query_row("SELECT count(*) FROM collections", [], |row| row.get(0))?;
         if number >= NUMBER_MAX {
-            return Err(Refusal::Full);
+            return Err(Refusal::Full("there are as many collections as there may be"));
         }
         let rules = serde_json::to_string(&rules).map_err(Refusal::internal)?;
         let sql = "INSERT INTO collections (name, rules, created) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";

@@ -215,6 +215,13 @@ impl Drop for Breaker {
     }
 }
 
+/// Bytes of the database that are in use.
+pub(super) fn used(connection: &Connection) -> Result<u64, rusqlite::Error> {
+    let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let pages = number("page_count")? - number("freelist_count")?;
+    Ok(pages.max(0).unsigned_abs() * number("page_size")?.unsigned_abs())
+}
+
 fn reader(path: &Path) -> Result<Connection, StoreError> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.busy_timeout(BUSY)?;
