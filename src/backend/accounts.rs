@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use axum::Json;
-use axum::extract::State as Shared;
+use axum::extract::{Path, State as Shared};
 use axum::http::StatusCode;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::Deserialize;
@@ -248,6 +248,30 @@ pub(super) async fn list(
         Ok::<_, Refusal>(accounts.map(|account| Ok(account?.json())).collect::<Result<Vec<_>, rusqlite::Error>>()?)
     });
     Ok(Json(json!({ "items": asked.await? })))
+}
+
+/// Takes an account away, for administrators, and what is its own: sessions, records, files. Nothing tells of each of them.
+pub(super) async fn delete(
+    Shared(state): Shared<State>,
+    Path(id): Path<String>,
+    who: Who,
+    teller: Teller,
+) -> Result<StatusCode, Refusal> {
+    if who.admin()?.user == id {
+        return Err(Refusal::invalid("id", "nobody takes away the own account: another administrator does"));
+    }
+    let deleted = state.store.write(move |connection| {
+        // Sessions and their tokens follow.
+        if connection.execute("DELETE FROM users WHERE id = ?1", [&id])? == 0 {
+            return Err(Refusal::NotFound);
+        }
+        // By collection, as the index has them.
+        let sql = "DELETE FROM records WHERE collection IN (SELECT name FROM collections) AND owner = ?1";
+        connection.execute(sql, [&id])?;
+        super::files::remove_all(connection, &id, moment::now())?;
+        tell(connection, &teller, "user.deleted", &id)
+    });
+    deleted.await.map(|()| StatusCode::NO_CONTENT)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Collections: names under which records stand, and the rules for them.
 
 use axum::Json;
-use axum::extract::State as Shared;
+use axum::extract::{Path, State as Shared};
 use axum::http::StatusCode;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::Deserialize;
@@ -22,6 +22,12 @@ const NAME_MAX: usize = 64;
 #[serde(deny_unknown_fields)]
 pub(super) struct New {
     name: String,
+    rules: Rules,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Changed {
     rules: Rules,
 }
 
@@ -88,11 +94,52 @@ pub(super) async fn create(
         if connection.execute(sql, params![name, rules, now])? == 0 {
             return Err(Refusal::Taken);
         }
-        teller.tell(connection, "collection.created", Map::from_iter([("collection".to_owned(), name.into())]))?;
-        Ok(())
+        tell(connection, &teller, "collection.created", name)
     });
     created.await?;
     Ok((StatusCode::CREATED, Json(answer)))
+}
+
+fn tell(connection: &Connection, teller: &Teller, event: &'static str, name: String) -> Result<(), Refusal> {
+    Ok(teller.tell(connection, event, Map::from_iter([("collection".to_owned(), name.into())]))?)
+}
+
+/// Other rules, from the next request on. Records stay, and whose they are.
+pub(super) async fn update(
+    Shared(state): Shared<State>,
+    Path(name): Path<String>,
+    who: Who,
+    teller: Teller,
+    Body(Changed { rules }): Body<Changed>,
+) -> Result<Json<Value>, Refusal> {
+    who.admin()?;
+    let answer = json!({ "name": name, "rules": rules });
+    let changed = state.store.write(move |connection| {
+        let rules = serde_json::to_string(&rules).map_err(Refusal::internal)?;
+        match connection.execute("UPDATE collections SET rules = ?2 WHERE name = ?1", [&name, &rules])? {
+            0 => Err(Refusal::NotFound),
+            _ => tell(connection, &teller, "collection.updated", name),
+        }
+    });
+    changed.await?;
+    Ok(Json(answer))
+}
+
+/// Its records go with it, and nothing tells of each of them.
+pub(super) async fn delete(
+    Shared(state): Shared<State>,
+    Path(name): Path<String>,
+    who: Who,
+    teller: Teller,
+) -> Result<StatusCode, Refusal> {
+    who.admin()?;
+    let deleted = state.store.write(move |connection| {
+        match connection.execute("DELETE FROM collections WHERE name = ?1", [&name])? {
+            0 => Err(Refusal::NotFound),
+            _ => tell(connection, &teller, "collection.deleted", name),
+        }
+    });
+    deleted.await.map(|()| StatusCode::NO_CONTENT)
 }
 
 #[cfg(test)]

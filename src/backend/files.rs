@@ -309,6 +309,14 @@ pub(super) async fn delete(
     deleted.await.map(|()| StatusCode::NO_CONTENT)
 }
 
+/// Takes away all files of an account; their bytes go a while later.
+pub(super) fn remove_all(connection: &Connection, owner: &str, now: Ms) -> Result<(), Refusal> {
+    let sql = "INSERT INTO files_removed (id, removed, size) SELECT id, ?2, size FROM files WHERE owner = ?1";
+    connection.execute(sql, params![owner, now])?;
+    connection.execute("DELETE FROM files WHERE owner = ?1", [owner])?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,7 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State as Shared};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, patch, post};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -45,7 +45,9 @@ pub(super) fn router(state: State) -> Router {
         .route("/api/auth/logout", post(accounts::log_out))
         .route("/api/auth/me", get(accounts::me))
         .route("/api/users", get(accounts::list))
+        .route("/api/users/{id}", delete(accounts::delete))
         .route("/api/collections", get(collections::list).post(collections::create))
+        .route("/api/collections/{collection}", patch(collections::update).delete(collections::delete))
         .route("/api/collections/{collection}/records", get(records::list).post(records::create))
         .route("/api/collections/{collection}/records/{id}", record)
         .route("/api/status", get(seeing::status))

@@ -16,6 +16,7 @@ mod backend;
 mod backend_bounds;
 mod backend_crash;
 mod backend_keys;
+mod backend_pages;
 mod balancing;
 mod blame;
 mod browsers;
