@@ -100,7 +100,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert!(matches!(endless(short).await.unwrap(), Err(StoreError::Searched)), "no turn");
-        store.read(|connection| super::super::lost(connection)).await.unwrap();
+        store.read(super::super::lost).await.unwrap();
         // Whoever goes away takes the search along.
         running.iter().for_each(tokio::task::JoinHandle::abort);
         let seven = |c: &Connection| c.query_row("SELECT 7", [], |row| row.get::<_, i64>(0));
