@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,6 +12,29 @@ const DRAFT_STALE: Duration = Duration::from_secs(600);
 /// A directory for its owner, made if there is none.
 pub fn directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Makes a file that only its owner reads and writes, or makes one that is there such a file.
+pub fn private(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    let now = file.metadata()?.permissions().mode();
+    if now & 0o077 != 0 {
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(())
+}
+
+/// As `private`, for a database of SQLite and what an older process has left beside it. New ones beside it get its mode.
+/// Before it is opened: closing a file lets go of the locks that this process has on it.
+pub fn private_database(path: &Path) -> io::Result<()> {
+    for end in ["-wal", "-shm"] {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(end);
+        if Path::new(&beside).exists() {
+            private(Path::new(&beside))?;
+        }
+    }
+    private(path)
 }
 
 /// Replaces a file, readable by its owner only: written beside, synced, renamed. When this returns it is on the disk.
@@ -56,9 +79,24 @@ pub fn sweep(folder: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn private_files_are_read_by_their_owner_only_however_they_were_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let (new, old) = (folder.path().join("new"), folder.path().join("old"));
+        fs::write(&old, "kept").unwrap();
+        fs::set_permissions(&old, fs::Permissions::from_mode(0o644)).unwrap();
+        for path in [&new, &old] {
+            private(path).unwrap();
+            assert_eq!(mode(path), 0o600);
+        }
+        assert_eq!(fs::read(&old).unwrap(), b"kept");
+    }
 
     #[test]
     fn replaces_whole_files_and_leaves_nothing_beside() {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use axum::Json;
-use axum::extract::State as Shared;
+use axum::extract::{Path, State as Shared};
 use axum::http::StatusCode;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::Deserialize;
@@ -95,7 +95,13 @@ pub(super) async fn sign_up(
     let expires = moment::now() + ms(state.words.token.refresh.0);
     let refresh = tokens::new_refresh()?;
     let digest = tokens::digest(&refresh);
+    let shared = state.clone();
     let begun = state.store.write(move |connection| {
+        shared.has_room(connection)?;
+        let number: i64 = connection.query_row("SELECT count(*) FROM users", [], |row| row.get(0))?;
+        if number.unsigned_abs() >= shared.words.limits.accounts {
+            return Err(Refusal::Full("there are limits.accounts accounts"));
+        }
         let user = create(connection, &email, &hash, Role::User)?;
         tell(connection, &teller, "user.created", &user)?;
         let session = sessions::begin(connection, &user, &digest, moment::now(), expires)?;
@@ -115,24 +121,15 @@ pub(super) async fn log_in(
         outcome("wrong");
         return Err(Refusal::Credentials);
     };
-    state.throttle.attempt(&email, Instant::now()).map_err(|wait| {
+    let tried = state.throttle.attempt(&email, Instant::now()).map_err(|wait| {
         outcome("throttled");
         Refusal::Failures(wait)
     })?;
-    let wanted = email.clone();
-    let asked = state.store.read(move |connection| {
-        let sql = "SELECT id, role, password FROM users WHERE email = ?1";
-        let found = connection.query_row(sql, [wanted], |row| {
-            Ok((row.get::<_, String>(0)?, Role::of(&row.get::<_, String>(1)?), row.get::<_, String>(2)?))
-        });
-        Ok::<_, Refusal>(found.optional()?)
+    let looked = look(&state, email.clone(), proof.password).await.inspect_err(|_| {
+        state.throttle.undo(&email, tried);
+        outcome("unknown");
     });
-    let (account, hash) = match asked.await? {
-        Some((id, role, hash)) => (Some((id, role)), Some(hash)),
-        None => (None, None),
-    };
-    let right = state.passwords.verify(hash, proof.password).await?;
-    let Some((user, role)) = account.filter(|_| right) else {
+    let Some((user, role)) = looked? else {
         state.throttle.failed(&email, Instant::now());
         outcome("wrong");
         return Err(Refusal::Credentials);
@@ -142,13 +139,32 @@ pub(super) async fn log_in(
     let expires = moment::now() + ms(state.words.token.refresh.0);
     let refresh = tokens::new_refresh()?;
     let (digest, subject) = (tokens::digest(&refresh), user.clone());
+    let tokens_max = state.words.limits.refresh_tokens;
     let begun = state.store.write(move |connection| {
         let session = sessions::begin(connection, &subject, &digest, moment::now(), expires)?;
+        sessions::bound(connection, &subject, tokens_max)?;
         tell(connection, &teller, "session.begun", &subject)?;
         Ok::<_, Refusal>(session)
     });
     let session = begun.await?;
     Ok(Json(answer(&state, (&user, role), &session, &refresh)?))
+}
+
+/// The account of an address, if the password is its own. An error says nothing about the password.
+async fn look(state: &State, email: String, password: Secret) -> Result<Option<(String, Role)>, Refusal> {
+    let asked = state.store.read(move |connection| {
+        let sql = "SELECT id, role, password FROM users WHERE email = ?1";
+        let found = connection.query_row(sql, [email], |row| {
+            Ok((row.get::<_, String>(0)?, Role::of(&row.get::<_, String>(1)?), row.get::<_, String>(2)?))
+        });
+        Ok::<_, Refusal>(found.optional()?)
+    });
+    let (account, hash) = match asked.await? {
+        Some((id, role, hash)) => (Some((id, role)), Some(hash)),
+        None => (None, None),
+    };
+    let right = state.passwords.verify(hash, password).await?;
+    Ok(account.filter(|_| right))
 }
 
 pub(super) async fn refresh(
@@ -161,8 +177,12 @@ pub(super) async fn refresh(
     let new = tokens::digest(&next);
     let now = moment::now();
     let expires = now + ms(state.words.token.refresh.0);
+    let tokens_max = state.words.limits.refresh_tokens;
     let renewed = state.store.write(move |connection| {
         let renewed = sessions::renew(connection, &old, &new, now, expires)?;
+        if let Renewed::Session(session) = &renewed {
+            sessions::bound(connection, &session.user, tokens_max)?;
+        }
         // That the session ends is written though the client is refused.
         if let Renewed::Reused { session, user } = &renewed {
             let fields = [("user".to_owned(), user.as_str().into()), ("session".to_owned(), session.as_str().into())];
@@ -228,6 +248,30 @@ pub(super) async fn list(
         Ok::<_, Refusal>(accounts.map(|account| Ok(account?.json())).collect::<Result<Vec<_>, rusqlite::Error>>()?)
     });
     Ok(Json(json!({ "items": asked.await? })))
+}
+
+/// Takes an account away, for administrators, and what is its own: sessions, records, files. Nothing tells of each of them.
+pub(super) async fn delete(
+    Shared(state): Shared<State>,
+    Path(id): Path<String>,
+    who: Who,
+    teller: Teller,
+) -> Result<StatusCode, Refusal> {
+    if who.admin()?.user == id {
+        return Err(Refusal::invalid("id", "nobody takes away the own account: another administrator does"));
+    }
+    let deleted = state.store.write(move |connection| {
+        // Sessions and their tokens follow.
+        if connection.execute("DELETE FROM users WHERE id = ?1", [&id])? == 0 {
+            return Err(Refusal::NotFound);
+        }
+        // By collection, as the index has them.
+        let sql = "DELETE FROM records WHERE collection IN (SELECT name FROM collections) AND owner = ?1";
+        connection.execute(sql, [&id])?;
+        super::files::remove_all(connection, &id, moment::now())?;
+        tell(connection, &teller, "user.deleted", &id)
+    });
+    deleted.await.map(|()| StatusCode::NO_CONTENT)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Collections: names under which records stand, and the rules for them.
 
 use axum::Json;
-use axum::extract::State as Shared;
+use axum::extract::{Path, State as Shared};
 use axum::http::StatusCode;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::Deserialize;
@@ -25,6 +25,12 @@ pub(super) struct New {
     rules: Rules,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Changed {
+    rules: Rules,
+}
+
 /// A letter, then letters, digits and `_`.
 pub(super) fn is_name(name: &str) -> bool {
     let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic());
@@ -38,12 +44,18 @@ pub(super) fn rules(connection: &Connection, name: &str) -> Result<Rules, Refusa
     serde_json::from_str(&rules.ok_or(Refusal::NotFound)?).map_err(Refusal::internal)
 }
 
+/// Whether a collection may have one more record.
+pub(super) fn has_room(connection: &Connection, name: &str, bound: u64) -> Result<(), Refusal> {
+    let mut query = connection.prepare("SELECT records FROM collections WHERE name = ?1")?;
+    let number: i64 = query.query_row([name], |row| row.get(0))?;
+    if number.unsigned_abs() < bound { Ok(()) } else { Err(Refusal::Full("the collection holds limits.records")) }
+}
+
 /// All collections, for administrators.
 pub(super) async fn list(Shared(state): Shared<State>, who: Who) -> Result<Json<Value>, Refusal> {
     who.admin()?;
     let asked = state.store.read(|connection| {
-        let sql = "SELECT name, rules, created, (SELECT count(*) FROM records WHERE collection = name)
-            FROM collections ORDER BY name";
+        let sql = "SELECT name, rules, created, records FROM collections ORDER BY name";
         let mut query = connection.prepare(sql)?;
         let mut rows = query.query([])?;
         let mut items = Vec::new();
@@ -75,18 +87,59 @@ pub(super) async fn create(
     let created = state.store.write(move |connection| {
         let number: i64 = connection.query_row("SELECT count(*) FROM collections", [], |row| row.get(0))?;
         if number >= NUMBER_MAX {
-            return Err(Refusal::Full);
+            return Err(Refusal::Full("there are as many collections as there may be"));
         }
         let rules = serde_json::to_string(&rules).map_err(Refusal::internal)?;
         let sql = "INSERT INTO collections (name, rules, created) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
         if connection.execute(sql, params![name, rules, now])? == 0 {
             return Err(Refusal::Taken);
         }
-        teller.tell(connection, "collection.created", Map::from_iter([("collection".to_owned(), name.into())]))?;
-        Ok(())
+        tell(connection, &teller, "collection.created", name)
     });
     created.await?;
     Ok((StatusCode::CREATED, Json(answer)))
+}
+
+fn tell(connection: &Connection, teller: &Teller, event: &'static str, name: String) -> Result<(), Refusal> {
+    Ok(teller.tell(connection, event, Map::from_iter([("collection".to_owned(), name.into())]))?)
+}
+
+/// Other rules, from the next request on. Records stay, and whose they are.
+pub(super) async fn update(
+    Shared(state): Shared<State>,
+    Path(name): Path<String>,
+    who: Who,
+    teller: Teller,
+    Body(Changed { rules }): Body<Changed>,
+) -> Result<Json<Value>, Refusal> {
+    who.admin()?;
+    let answer = json!({ "name": name, "rules": rules });
+    let changed = state.store.write(move |connection| {
+        let rules = serde_json::to_string(&rules).map_err(Refusal::internal)?;
+        match connection.execute("UPDATE collections SET rules = ?2 WHERE name = ?1", [&name, &rules])? {
+            0 => Err(Refusal::NotFound),
+            _ => tell(connection, &teller, "collection.updated", name),
+        }
+    });
+    changed.await?;
+    Ok(Json(answer))
+}
+
+/// Its records go with it, and nothing tells of each of them.
+pub(super) async fn delete(
+    Shared(state): Shared<State>,
+    Path(name): Path<String>,
+    who: Who,
+    teller: Teller,
+) -> Result<StatusCode, Refusal> {
+    who.admin()?;
+    let deleted = state.store.write(move |connection| {
+        match connection.execute("DELETE FROM collections WHERE name = ?1", [&name])? {
+            0 => Err(Refusal::NotFound),
+            _ => tell(connection, &teller, "collection.deleted", name),
+        }
+    });
+    deleted.await.map(|()| StatusCode::NO_CONTENT)
 }
 
 #[cfg(test)]

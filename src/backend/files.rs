@@ -30,6 +30,9 @@ use super::who::{Asked, Who};
 const NAME_MAX: usize = 255;
 /// Bytes of a removed file go after this long: a backup that began before finds them.
 const KEPT: Ms = 10 * 60_000;
+/// Bytes on the disk: of files, and of those that were removed but for their bytes.
+const HELD: &str =
+    "SELECT (SELECT coalesce(sum(size), 0) FROM files) + (SELECT coalesce(sum(size), 0) FROM files_removed)";
 /// Types that are served under their own name. Anything else is bytes.
 const TYPES: [&str; 8] = [
     "application/json",
@@ -183,9 +186,9 @@ pub(super) async fn create(
     let total = state.words.uploads.total.0;
     let answer = about.json();
     let kept = state.store.write(move |connection| {
-        let held: i64 = connection.query_row("SELECT coalesce(sum(size), 0) FROM files", [], |row| row.get(0))?;
+        let held: i64 = connection.query_row(HELD, [], |row| row.get(0))?;
         if held.unsigned_abs().saturating_add(about.size) > total {
-            return Err(Refusal::Full);
+            return Err(Refusal::Full("all files together reach uploads.total"));
         }
         let About { id, owner, name, kind, size, sha256, read, created } = &about;
         let size = i64::try_from(*size).map_err(Refusal::internal)?;
@@ -221,7 +224,8 @@ async fn receive(
     let id = new_id();
     let path = state.shelf.path(&id);
     let mut draft = Draft { path: state.shelf.path(&format!(".{id}.part")), kept: false };
-    let mut file = File::create_new(&draft.path).await.map_err(Refusal::internal)?;
+    let made = File::options().write(true).create_new(true).mode(0o600).open(&draft.path).await;
+    let mut file = made.map_err(Refusal::internal)?;
     let mut sha256 = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
     let (mut size, bound) = (0_u64, state.words.uploads.size.0);
     while let Some(chunk) = field.chunk().await.map_err(|error| broken(&error, state))? {
@@ -244,7 +248,11 @@ async fn receive(
 }
 
 fn no_room(error: std::io::Error) -> Refusal {
-    if error.kind() == std::io::ErrorKind::StorageFull { Refusal::Full } else { Refusal::internal(error) }
+    if error.kind() == std::io::ErrorKind::StorageFull {
+        Refusal::Full("the disk is full")
+    } else {
+        Refusal::internal(error)
+    }
 }
 
 /// The last part of a path, without what a header or a terminal could stumble over.
@@ -294,10 +302,19 @@ pub(super) async fn delete(
         let about = About::find(connection, &id)?;
         reach.covers(Some(&about.owner))?;
         connection.execute("DELETE FROM files WHERE id = ?1", [&id])?;
-        connection.execute("INSERT INTO files_removed VALUES (?1, ?2)", params![id, moment::now()])?;
+        let sql = "INSERT INTO files_removed (id, removed, size) VALUES (?1, ?2, ?3)";
+        connection.execute(sql, params![id, moment::now(), i64::try_from(about.size).map_err(Refusal::internal)?])?;
         about.tell(connection, &teller, "file.deleted")
     });
     deleted.await.map(|()| StatusCode::NO_CONTENT)
+}
+
+/// Takes away all files of an account; their bytes go a while later.
+pub(super) fn remove_all(connection: &Connection, owner: &str, now: Ms) -> Result<(), Refusal> {
+    let sql = "INSERT INTO files_removed (id, removed, size) SELECT id, ?2, size FROM files WHERE owner = ?1";
+    connection.execute(sql, params![owner, now])?;
+    connection.execute("DELETE FROM files WHERE owner = ?1", [owner])?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -327,7 +344,7 @@ mod tests {
             std::fs::write(shelf.path(name), "x").unwrap();
         }
         let sql = "INSERT INTO files VALUES ('kept', 'u', 'n', 't', 1, '', 'owner', 0);
-            INSERT INTO files_removed VALUES ('removed', 1000)";
+            INSERT INTO files_removed VALUES ('removed', 1000, 1)";
         connection.execute_batch(sql).unwrap();
         let left = || {
             let mut names: Vec<_> = std::fs::read_dir(&shelf.0)

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use jsonwebtoken::{DecodingKey, EncodingKey};
 use rusqlite::{Connection, params};
@@ -35,7 +36,11 @@ pub(super) struct Key {
 
 /// All keys, in the order in which they sign.
 #[derive(Default)]
-pub(super) struct Ring(Vec<Arc<Key>>);
+pub(super) struct Ring {
+    keys: Vec<Arc<Key>>,
+    /// How many rows the one connection that writes had changed when this was read: of two rings the later one has more.
+    read_at: u64,
+}
 
 /// How long keys sign and their tokens live.
 #[derive(Clone, Copy, Debug)]
@@ -76,16 +81,16 @@ impl Key {
 impl Ring {
     /// The one that signs now.
     pub(super) fn signing(&self, now: Ms) -> Option<&Arc<Key>> {
-        self.0.iter().rfind(|key| key.signs_from <= now)
+        self.keys.iter().rfind(|key| key.signs_from <= now)
     }
 
     pub(super) fn by_id(&self, id: &str) -> Option<&Arc<Key>> {
-        self.0.iter().find(|key| key.id == id)
+        self.keys.iter().find(|key| key.id == id)
     }
 
     /// What whoever verifies tokens is shown (RFC 7517).
     pub(super) fn jwks(&self) -> Value {
-        json!({ "keys": self.0.iter().map(|key| key.jwk()).collect::<Vec<_>>() })
+        json!({ "keys": self.keys.iter().map(|key| key.jwk()).collect::<Vec<_>>() })
     }
 
     fn read(connection: &Connection) -> Result<Ring, Refusal> {
@@ -95,19 +100,25 @@ impl Ring {
         while let Some(row) = rows.next()? {
             keys.push(Arc::new(Key::read(row.get(0)?, &row.get::<_, Vec<u8>>(1)?, row.get(2)?)?));
         }
-        Ok(Ring(keys))
+        Ok(Ring { keys, read_at: connection.total_changes() })
+    }
+
+    /// Puts a ring in the place of an older one. Whoever was overtaken on the way from the database changes nothing: a key that
+    /// was replaced meanwhile must not come back.
+    pub(super) fn adopt(self, place: &ArcSwap<Ring>) {
+        let new = Arc::new(self);
+        place.rcu(|now| if now.read_at <= new.read_at { new.clone() } else { now.clone() });
     }
 
     /// Makes the key that is due, takes out those that have ended, and reads what is left.
     pub(super) fn turn(connection: &Connection, times: Times, now: Ms) -> Result<Ring, Refusal> {
-        let Ring(keys) = Ring::read(connection)?;
-        match keys.last().map(|key| key.signs_from + ms(times.rotate)) {
+        match Ring::read(connection)?.keys.last().map(|key| key.signs_from + ms(times.rotate)) {
             None => add(connection, now)?,
             // One that was missed while nothing ran is published first, too.
             Some(due) if due - ms(times.lead()) <= now => add(connection, due.max(now + ms(times.lead())))?,
             Some(_) => {}
         }
-        for pair in Ring::read(connection)?.0.windows(2) {
+        for pair in Ring::read(connection)?.keys.windows(2) {
             if let [old, next] = pair
                 && next.signs_from + ms(times.access) + SLACK < now
             {
@@ -135,16 +146,16 @@ fn add(connection: &Connection, signs_from: Ms) -> Result<(), Refusal> {
 
 /// Whether `Ring::turn` would change anything: most looks find nothing to write.
 pub(super) fn is_due(ring: &Ring, times: Times, now: Ms) -> bool {
-    let next = ring.0.last().is_none_or(|key| key.signs_from + ms(times.rotate) - ms(times.lead()) <= now);
-    next || ring.0.get(1).is_some_and(|next| next.signs_from + ms(times.access) + SLACK < now)
+    let next = ring.keys.last().is_none_or(|key| key.signs_from + ms(times.rotate) - ms(times.lead()) <= now);
+    next || ring.keys.get(1).is_some_and(|next| next.signs_from + ms(times.access) + SLACK < now)
 }
 
 /// How many keys are published and when the next one signs, for the admin page.
 pub(super) fn outlook(ring: &Ring, times: Times) -> Value {
     let now = moment::now();
-    let next = ring.0.iter().map(|key| key.signs_from).find(|at| *at > now);
+    let next = ring.keys.iter().map(|key| key.signs_from).find(|at| *at > now);
     let next = next.or_else(|| ring.signing(now).map(|key| key.signs_from + ms(times.rotate)));
-    json!({ "published": ring.0.len(), "signing": ring.signing(now).map(|key| &key.id), "next": next })
+    json!({ "published": ring.keys.len(), "signing": ring.signing(now).map(|key| &key.id), "next": next })
 }
 
 #[cfg(test)]
@@ -159,9 +170,9 @@ mod tests {
         let connection = migrated();
         let turn = |now_s: Ms| Ring::turn(&connection, TIMES, now_s * 1000).unwrap();
         let first = turn(0).signing(0).unwrap().id.clone();
-        assert_eq!(turn(899).0.len(), 1);
+        assert_eq!(turn(899).keys.len(), 1);
         let ring = turn(900);
-        assert_eq!(ring.0.len(), 2, "the next one is published");
+        assert_eq!(ring.keys.len(), 2, "the next one is published");
         assert_eq!(ring.signing(999_999).unwrap().id, first);
         let second = ring.signing(1_000_000).unwrap().id.clone();
         assert_ne!(first, second);
@@ -185,6 +196,18 @@ mod tests {
         let first = Ring::turn(&connection, TIMES, 0).unwrap().signing(0).unwrap().id.clone();
         let ring = Ring::replace(&connection, 1000).unwrap();
         assert!(ring.by_id(&first).is_none() && ring.signing(1000).is_some());
+    }
+
+    #[test]
+    fn a_rotation_that_comes_late_does_not_bring_replaced_keys_back() {
+        let (connection, place) = (migrated(), ArcSwap::default());
+        let turned = Ring::turn(&connection, TIMES, 0).unwrap();
+        let old = turned.signing(0).unwrap().id.clone();
+        Ring::replace(&connection, 1000).unwrap().adopt(&place);
+        turned.adopt(&place);
+        assert!(place.load().by_id(&old).is_none() && place.load().signing(1000).is_some());
+        Ring::turn(&connection, TIMES, 950_000).unwrap().adopt(&place);
+        assert_eq!(place.load().keys.len(), 2, "later ones are taken");
     }
 
     #[test]

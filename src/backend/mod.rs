@@ -51,6 +51,7 @@ mod rules;
 mod seeing;
 mod serve;
 mod sessions;
+mod stall;
 mod state;
 mod store;
 mod throttle;
@@ -136,7 +137,8 @@ impl Backend {
         let stop = CancellationToken::new();
         let limits = &state.words.limits;
         let (router, grace) = (serve::router(state.clone()), state.words.drain.grace.0);
-        let serving = tokio::spawn(serve::serve(listener, router, limits.connections, grace, stop.clone()));
+        let bounds = serve::Bounds { connections: limits.connections, write_idle: limits.write_idle.0, grace };
+        let serving = tokio::spawn(serve::serve(listener, router, bounds, stop.clone()));
         tracing::info!(%address, data = %state.words.data.display(), bus = state.has_bus, "the backend serves");
         Ok(Backend { address, state, stop, serving })
     }

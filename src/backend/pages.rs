@@ -9,7 +9,7 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::refusal::Refusal;
 
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// What pages load: name, type, text.
@@ -35,6 +35,8 @@ fn page(title: &str, script: &str, body: &Markup) -> Response {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 title { (title) }
+                // None: browsers would ask for one at a place of their own.
+                link rel="icon" href="data:,";
                 link rel="stylesheet" href="/assets/style.css";
                 script type="module" src={ "/assets/" (script) } {}
             }
@@ -88,25 +90,29 @@ pub(super) async fn notes() -> Response {
     page("Notes", "notes.js", &body)
 }
 
+/// Whom a rule may admit.
+fn rules(name: &str) -> Markup {
+    html! { select name=(name) { @for word in ["owner", "user", "anyone", "admin"] { option { (word) } } } }
+}
+
 pub(super) async fn admin() -> Response {
     let body = html! {
         header { h1 { "Administration" } button.quiet #logout type="button" hidden { "Log out" } }
         main {
             p #message role="status" {}
             (entrance(false))
+            template #rule { (rules("")) }
             div #admin hidden {
                 section { h2 { "State" } dl #state {} }
                 section {
                     h2 { "Collections" }
                     div.wide { table #collections { thead { tr {
-                        th { "name" } th { "records" } th { "list" } th { "read" } th { "create" } th { "update" } th { "delete" }
+                        th { "name" } th { "records" } th { "list" } th { "read" } th { "create" } th { "update" } th { "delete" } th {}
                     } } tbody {} } }
                     form #add {
                         label { "New collection" input #name name="name" pattern="[A-Za-z][A-Za-z0-9_]*" maxlength="64" required; }
                         @for rule in ["list", "read", "create", "update", "delete"] {
-                            label { (rule) select name=(rule) {
-                                @for word in ["owner", "user", "anyone", "admin"] { option { (word) } }
-                            } }
+                            label { (rule) (rules(rule)) }
                         }
                         div.actions { button type="submit" { "Add" } }
                     }
@@ -123,7 +129,7 @@ pub(super) async fn admin() -> Response {
                 }
                 section {
                     h2 { "Users" }
-                    div.wide { table { thead { tr { th { "email" } th { "role" } th { "id" } th { "since" } } } tbody #users {} } }
+                    div.wide { table { thead { tr { th { "email" } th { "role" } th { "id" } th { "since" } th {} } } tbody #users {} } }
                     div.actions { button.quiet #more type="button" hidden { "More" } }
                 }
             }

@@ -134,8 +134,11 @@ pub(super) async fn create(
     Body(fields): Body<Map<String, Value>>,
 ) -> Result<Response, Refusal> {
     let data = text(&state, &fields)?;
+    let shared = state.clone();
     let created = state.store.write(move |connection| {
         collections::rules(connection, &collection)?.create.admits(&who)?;
+        shared.has_room(connection)?;
+        collections::has_room(connection, &collection, shared.words.limits.records)?;
         let now = moment::now();
         let owner = who.id().map(str::to_owned);
         let record = Record { id: new_id(), owner, data, revision: 1, created: now, updated: now };
@@ -206,7 +209,11 @@ pub(super) async fn update(
                 value => drop(fields.insert(name, value)),
             }
         }
-        record.data = text(&shared, &fields)?;
+        let data = text(&shared, &fields)?;
+        if data.len() > record.data.len() {
+            shared.has_room(connection)?;
+        }
+        record.data = data;
         record.revision += 1;
         record.updated = moment::now();
         let sql = "UPDATE records SET data = ?3, revision = ?4, updated = ?5 WHERE collection = ?1 AND id = ?2";

@@ -49,8 +49,9 @@ pub(super) enum Refusal {
     Failures(Duration),
     #[error("too much is asked at once: come again")]
     Busy,
-    #[error("there is no room left")]
-    Full,
+    /// The text says what is full, by the word of the settings that bounds it.
+    #[error("there is no room left: {0}")]
+    Full(&'static str),
     /// The text is for the log.
     #[error("{0}")]
     Internal(String),
@@ -84,7 +85,7 @@ impl Refusal {
             Refusal::Type(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "wrong_type"),
             Refusal::Failures(_) => (StatusCode::TOO_MANY_REQUESTS, "too_many_failures"),
             Refusal::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
-            Refusal::Full => (StatusCode::INSUFFICIENT_STORAGE, "storage_full"),
+            Refusal::Full(_) => (StatusCode::INSUFFICIENT_STORAGE, "storage_full"),
             Refusal::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }
     }
@@ -144,7 +145,7 @@ impl From<rusqlite::Error> for Refusal {
     fn from(error: rusqlite::Error) -> Refusal {
         match &error {
             rusqlite::Error::QueryReturnedNoRows => Refusal::NotFound,
-            _ if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) => Refusal::Full,
+            _ if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) => Refusal::Full("the disk is full"),
             _ if error.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted) => Refusal::Busy,
             _ => Refusal::internal(error),
         }

@@ -1,7 +1,5 @@
 //! What machines and administrators ask of the service itself: health, metrics, keys, state.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::State as Shared;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -89,7 +87,7 @@ pub(super) async fn status(Shared(state): Shared<State>, who: Who) -> Result<Jso
 pub(super) async fn replace_keys(Shared(state): Shared<State>, who: Who) -> Result<StatusCode, Refusal> {
     who.admin()?;
     let ring = state.store.write(|connection| Ring::replace(connection, moment::now())).await?;
-    state.ring.store(Arc::new(ring));
+    ring.adopt(&state.ring);
     tracing::warn!("the signing keys were replaced: tokens given before are not taken any more");
     Ok(StatusCode::NO_CONTENT)
 }

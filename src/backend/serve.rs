@@ -8,7 +8,7 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State as Shared};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, patch, post};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::refusal::Refusal;
+use super::stall::Impatient;
 use super::state::State;
 use super::{accounts, collections, files, pages, records, seeing, who};
 use crate::telemetry::TraceContext;
@@ -44,7 +45,9 @@ pub(super) fn router(state: State) -> Router {
         .route("/api/auth/logout", post(accounts::log_out))
         .route("/api/auth/me", get(accounts::me))
         .route("/api/users", get(accounts::list))
+        .route("/api/users/{id}", delete(accounts::delete))
         .route("/api/collections", get(collections::list).post(collections::create))
+        .route("/api/collections/{collection}", patch(collections::update).delete(collections::delete))
         .route("/api/collections/{collection}/records", get(records::list).post(records::create))
         .route("/api/collections/{collection}/records/{id}", record)
         .route("/api/status", get(seeing::status))
@@ -106,15 +109,20 @@ fn request_id(headers: &HeaderMap, trace: &TraceContext) -> String {
     told.map_or_else(|| trace.header_value().split('-').nth(1).unwrap_or_default().to_owned(), str::to_owned)
 }
 
+/// What connections may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) connections: usize,
+    /// A client takes something of an answer within this.
+    pub(super) write_idle: Duration,
+    /// For requests under way when the service leaves.
+    pub(super) grace: Duration,
+}
+
 /// Serves until `stop`, then lets requests under way finish for the grace period. Returns how many were cut off.
-pub(super) async fn serve(
-    listener: TcpListener,
-    router: Router,
-    connections_max: usize,
-    grace: Duration,
-    stop: CancellationToken,
-) -> usize {
-    let places = Arc::new(Semaphore::new(connections_max.clamp(1, Semaphore::MAX_PERMITS)));
+pub(super) async fn serve(listener: TcpListener, router: Router, bounds: Bounds, stop: CancellationToken) -> usize {
+    let Bounds { connections, write_idle, grace } = bounds;
+    let places = Arc::new(Semaphore::new(connections.clamp(1, Semaphore::MAX_PERMITS)));
     let mut connections = JoinSet::new();
     loop {
         let accepted = async {
@@ -131,7 +139,7 @@ pub(super) async fn serve(
             Ok((stream, _)) => {
                 let (router, stop) = (router.clone(), stop.clone());
                 connections.spawn(async move {
-                    converse(stream, router, stop).await;
+                    converse(stream, write_idle, router, stop).await;
                     drop(place);
                 });
             }
@@ -146,14 +154,14 @@ pub(super) async fn serve(
     connections.len()
 }
 
-async fn converse(stream: TcpStream, router: Router, stop: CancellationToken) {
+async fn converse(stream: TcpStream, write_idle: Duration, router: Router, stop: CancellationToken) {
     // Answers are short: they are not to wait for more.
     let _ = stream.set_nodelay(true);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_headers(100)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(Impatient::new(stream, write_idle)), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,

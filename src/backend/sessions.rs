@@ -79,6 +79,16 @@ pub(super) fn renew(connection: &Connection, old: &[u8], new: &[u8], now: Ms, ex
     Ok(Renewed::Session(session))
 }
 
+/// Keeps an account's refresh tokens within a bound. Those that were used longest ago go first: if one of them comes again,
+/// it is unknown, and its session goes on.
+pub(super) fn bound(connection: &Connection, user: &str, number: u64) -> Result<(), Refusal> {
+    let sql = "DELETE FROM refresh_tokens WHERE digest IN
+        (SELECT t.digest FROM sessions s JOIN refresh_tokens t ON t.session = s.id WHERE s.user = ?1
+        ORDER BY t.used IS NULL DESC, coalesce(t.used, t.expires) DESC, t.rowid DESC LIMIT -1 OFFSET ?2)";
+    connection.execute(sql, params![user, i64::try_from(number).unwrap_or(i64::MAX)])?;
+    Ok(())
+}
+
 /// Who a session belongs to, if it goes on.
 pub(super) fn find(connection: &Connection, id: &str, now: Ms) -> Result<Option<Session>, Refusal> {
     let sql = "SELECT s.id, s.user, u.role FROM sessions s JOIN users u ON u.id = s.user
@@ -141,6 +151,23 @@ mod tests {
         sweep(&connection, 100).unwrap();
         let left: i64 = connection.query_row("SELECT count(*) FROM refresh_tokens", [], |row| row.get(0)).unwrap();
         assert_eq!(left, 0);
+    }
+
+    #[test]
+    fn used_refresh_tokens_beyond_the_bound_are_forgotten_the_oldest_first() {
+        let connection = with_user();
+        let id = begin(&connection, "u1", &[0], 0, 1000).unwrap();
+        begin(&connection, "u1", b"other", 0, 1000).unwrap();
+        for n in 0..10u8 {
+            assert!(matches!(renewed(&connection, &[n], &[n + 1], n.into()), Renewed::Session(_)));
+            bound(&connection, "u1", 4).unwrap();
+        }
+        let left: i64 = connection.query_row("SELECT count(*) FROM refresh_tokens", [], |row| row.get(0)).unwrap();
+        assert_eq!(left, 4, "two that are good and the last two that were used");
+        assert_eq!(renewed(&connection, &[7], b"x", 20), Renewed::Unknown);
+        assert!(find(&connection, &id, 20).unwrap().is_some());
+        assert!(matches!(renewed(&connection, b"other", b"next", 20), Renewed::Session(_)));
+        assert!(matches!(renewed(&connection, &[8], b"x", 20), Renewed::Reused { .. }));
     }
 
     #[test]

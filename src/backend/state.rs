@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
+use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
 use super::files::Shelf;
@@ -12,7 +13,7 @@ use super::metrics::Metrics;
 use super::moment;
 use super::passwords::Passwords;
 use super::refusal::Refusal;
-use super::store::Store;
+use super::store::{self, Store};
 use super::throttle::Throttle;
 use crate::settings::backend::Backend;
 
@@ -43,8 +44,14 @@ impl Shared {
     pub(super) async fn turn_keys(&self) -> Result<(), Refusal> {
         let times = self.times();
         let ring = self.store.write(move |connection| Ring::turn(connection, times, moment::now())).await?;
-        self.ring.store(Arc::new(ring));
+        ring.adopt(&self.ring);
         Ok(())
+    }
+
+    /// Whether something may be added to the database.
+    pub(super) fn has_room(&self, connection: &Connection) -> Result<(), Refusal> {
+        let full = store::used(connection)? >= self.words.limits.database.0;
+        if full { Err(Refusal::Full("the database reaches limits.database")) } else { Ok(()) }
     }
 
     pub(super) fn is_ready(&self) -> bool {

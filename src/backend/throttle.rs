@@ -15,6 +15,13 @@ struct Failures {
     last: Instant,
 }
 
+/// A try that was counted, and what was known before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Try {
+    counted: Failures,
+    before: Option<Failures>,
+}
+
 #[derive(Debug)]
 pub(super) struct Throttle {
     free: u32,
@@ -28,15 +35,29 @@ impl Throttle {
     }
 
     /// Counts a try before it is looked at, so that those at once are counted one by one. The error is how long to wait.
-    pub(super) fn attempt(&self, account: &str, now: Instant) -> Result<(), Duration> {
+    pub(super) fn attempt(&self, account: &str, now: Instant) -> Result<Try, Duration> {
         self.accounts.with(self.accounts.key(account), |known| {
             let number = known.map_or(0, |known| known.number);
             let left = known.map_or(Duration::ZERO, |known| (known.last + self.wait(number)).duration_since(now));
             if left > Duration::ZERO {
                 return (Err(left), Change::Keep);
             }
-            (Ok(()), Change::Put(Failures { number: number.saturating_add(1), last: now }))
+            let counted = Failures { number: number.saturating_add(1), last: now };
+            (Ok(Try { counted, before: known.copied() }), Change::Put(counted))
         })
+    }
+
+    /// The password was not looked at: the try counts for nothing. Others that were counted since then stay.
+    pub(super) fn undo(&self, account: &str, tried: Try) {
+        self.accounts.with(self.accounts.key(account), |known| {
+            let change = match (known, tried.before) {
+                (None, _) => Change::Keep,
+                (Some(known), None) if *known == tried.counted => Change::Drop,
+                (Some(known), Some(before)) if *known == tried.counted => Change::Put(before),
+                (Some(known), _) => Change::Put(Failures { number: known.number.saturating_sub(1), ..*known }),
+            };
+            ((), change)
+        });
     }
 
     /// The password was wrong: the wait begins now, however long it took to find out.
@@ -72,10 +93,23 @@ mod tests {
                 assert_eq!(throttle.attempt("a", now), Err(Duration::from_secs(wait_s)));
                 now += Duration::from_secs(wait_s);
             }
-            assert_eq!(throttle.attempt("a", now), Ok(()));
+            assert!(throttle.attempt("a", now).is_ok());
         }
-        assert_eq!(throttle.attempt("b", now), Ok(()), "others do not wait");
+        assert!(throttle.attempt("b", now).is_ok(), "others do not wait");
         throttle.forgive("a");
-        assert_eq!(throttle.attempt("a", now), Ok(()));
+        assert!(throttle.attempt("a", now).is_ok());
+    }
+
+    #[test]
+    fn a_try_that_was_not_looked_at_counts_for_nothing() {
+        let (throttle, now) = (Throttle::new(2), Instant::now());
+        for _ in 0..20 {
+            let tried = throttle.attempt("a", now).unwrap();
+            throttle.undo("a", tried);
+        }
+        let tries = [throttle.attempt("a", now).unwrap(), throttle.attempt("a", now).unwrap()];
+        assert!(throttle.attempt("a", now).is_err(), "two others failed at once");
+        throttle.undo("a", tries[0]);
+        assert!(throttle.attempt("a", now).is_ok() && throttle.attempt("a", now).is_err(), "one of them did not");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! bucket FLEET          head, revision.N, document.DIGEST.., canary      operators write, gateways read
-//! bucket FLEET_status   node.ID, words.DIGEST                            every gateway writes its own
+//! bucket FLEET_status   node.ID, words.DIGEST                            every gateway writes its own, the controller forgets
 //! bucket FLEET_shared   revoked.ID, keys.ISSUER, usage.., lease.NAME     gateways among themselves
 //! bucket FLEET_sealed   certificates and accounts, sealed                gateways among themselves
 //! bucket FLEET_found    SERVICE.ID                                       services that register themselves

@@ -198,6 +198,8 @@ fn rights(role: Role, fleet: &Fleet, documents: &str, api: &str) -> Rights {
             publish.extend(write(format!("{documents}.>")));
             publish.push(erase(documents));
             publish.extend(write(format!("{}.>", fleet.shared())));
+            // To forget one that is gone.
+            publish.extend(write(format!("{}.node.*", fleet.status())));
             publish.extend(made(&all, fleet, api));
             publish.extend([format!("{name}.event.>"), format!("{name}.tap")]);
             subscribe.extend([format!("{name}.traffic.*"), format!("{name}.tapped.*")]);

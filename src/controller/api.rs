@@ -5,12 +5,13 @@ use std::sync::Arc;
 use axum::extract::{Path, Query, State as Extract};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::documents::{self, DocumentError, Saying};
+use super::forget::{self, ForgetError};
 use super::store::{self, EventQuery, RequestQuery, StoreError};
 use super::views::{self, Shown};
 use super::{State, canary};
@@ -29,6 +30,7 @@ pub(super) fn routes() -> Router<Arc<State>> {
     Router::new()
         .route("/status", get(status))
         .route("/nodes", get(nodes))
+        .route("/nodes/{node}", delete(forget))
         .route("/routes", get(|Extract(state): Extract<Arc<State>>| async move { Json(views::routes(&state)) }))
         .route("/upstreams", get(|Extract(state): Extract<Arc<State>>| async move { Json(views::upstreams(&state)) }))
         .route("/limits", get(limits))
@@ -65,8 +67,15 @@ impl IntoResponse for Failed {
 
 impl From<StoreError> for Failed {
     fn from(error: StoreError) -> Failed {
-        tracing::error!(%error, "the database cannot be read");
-        Failed(StatusCode::INTERNAL_SERVER_ERROR, "store", json!({ "detail": error.to_string() }))
+        let detail = json!({ "detail": error.to_string() });
+        match error {
+            StoreError::TooLong(_) => Failed(StatusCode::SERVICE_UNAVAILABLE, "search_too_long", detail),
+            StoreError::Searched => Failed(StatusCode::SERVICE_UNAVAILABLE, "search_busy", detail),
+            _ => {
+                tracing::error!(%error, "the database cannot be read");
+                Failed(StatusCode::INTERNAL_SERVER_ERROR, "store", detail)
+            }
+        }
     }
 }
 
@@ -97,6 +106,17 @@ impl From<DocumentError> for Failed {
     }
 }
 
+impl From<ForgetError> for Failed {
+    fn from(error: ForgetError) -> Failed {
+        let detail = json!({ "detail": error.to_string() });
+        match error {
+            ForgetError::Unknown(_) => Failed(StatusCode::NOT_FOUND, "no_node", detail),
+            ForgetError::Lives(_) => Failed(StatusCode::CONFLICT, "node_lives", detail),
+            ForgetError::Bus(_) => Failed(StatusCode::BAD_GATEWAY, "bus", detail),
+        }
+    }
+}
+
 type Answer<T> = Result<Json<T>, Failed>;
 
 async fn status(Extract(state): Extract<Arc<State>>) -> Answer<Value> {
@@ -120,13 +140,18 @@ async fn nodes(Extract(state): Extract<Arc<State>>) -> Json<Vec<views::NodeView>
     Json(views::nodes(&state, &state.picture.now(now_ms())))
 }
 
+async fn forget(Extract(state): Extract<Arc<State>>, Path(node): Path<String>) -> Answer<Value> {
+    forget::forget(&state, &node).await?;
+    Ok(Json(json!({ "forgotten": node })))
+}
+
 async fn certificates(Extract(state): Extract<Arc<State>>) -> Json<Vec<views::CertificateView>> {
     Json(views::certificates(&state.picture.now(now_ms())))
 }
 
 async fn limits(Extract(state): Extract<Arc<State>>) -> Answer<Value> {
     let since = now_ms().saturating_sub(TOP_WITHIN_MS);
-    let top = state.store.read(move |connection| store::limited_clients(connection, since, TOP)).await?;
+    let top = state.store.search(move |connection| store::limited_clients(connection, since, TOP)).await?;
     let top: Vec<Value> = top
         .into_iter()
         .map(|(client, route, refused)| json!({ "client": client, "route": route, "refused": refused }))
@@ -205,12 +230,12 @@ async fn events(
     Query(search): Query<Search>,
 ) -> Answer<store::Found<store::Event>> {
     let query = search.events();
-    Ok(Json(state.store.read(move |connection| store::events(connection, &query)).await?))
+    Ok(Json(state.store.search(move |connection| store::events(connection, &query)).await?))
 }
 
 async fn logs(Extract(state): Extract<Arc<State>>, Query(search): Query<Search>) -> Answer<store::Found<Value>> {
     let query = search.requests();
-    Ok(Json(state.store.read(move |connection| store::requests(connection, &query)).await?))
+    Ok(Json(state.store.search(move |connection| store::requests(connection, &query)).await?))
 }
 
 async fn alerts(Extract(state): Extract<Arc<State>>) -> Json<Value> {
@@ -222,7 +247,7 @@ async fn alerts(Extract(state): Extract<Arc<State>>) -> Json<Value> {
 async fn history(Extract(state): Extract<Arc<State>>) -> Answer<Value> {
     let log = documents::log(&state).await?;
     let query = EventQuery { service: Some(super::SERVICE.to_owned()), limit: LIMIT_MAX, ..EventQuery::default() };
-    let events = state.store.read(move |connection| store::events(connection, &query)).await?.found;
+    let events = state.store.search(move |connection| store::events(connection, &query)).await?.found;
     let trials: Vec<_> = events.into_iter().filter(|event| event.event.starts_with("canary_")).collect();
     Ok(Json(json!({ "revisions": log, "trials": trials })))
 }

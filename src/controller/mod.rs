@@ -16,6 +16,7 @@ mod canary;
 mod chart;
 mod collect;
 mod documents;
+mod forget;
 mod health;
 mod meter;
 mod pages;

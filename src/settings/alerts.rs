@@ -6,9 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::check;
-use super::controller::check_url;
+use super::controller::is_url;
 use crate::problem::{Path, Problem, nearest};
-use crate::scalar::{OneOrMany, Span};
+use crate::scalar::{OneOrMany, Secret, Span};
 
 /// Alert rules. A change is taken up within seconds; a file with a mistake changes nothing.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -143,7 +143,8 @@ pub struct Silence {
 #[serde(deny_unknown_fields)]
 pub struct Notify {
     /// URL that gets a POST with JSON for every alert that fires or is over. Tried again until it answers 2xx, for an hour at most.
-    pub webhook: String,
+    /// Whoever knows it can write there: it is shown nowhere, and `"${file:/run/secrets/webhook}"` keeps it out of this file.
+    pub webhook: Secret,
     /// An answer is waited for so long. Default 5s.
     #[serde(default = "five_seconds")]
     pub timeout: Span,
@@ -216,7 +217,10 @@ impl Alerts {
         }
         for (name, Notify { webhook, timeout }) in &self.notify {
             let at = top.at("notify").at(name);
-            check_url(webhook, at.at("webhook"), &mut error);
+            if !is_url(webhook.expose()) {
+                let help = "write a URL such as \"https://hooks.example.com/tollgate\"";
+                error(at.at("webhook"), "this is no URL of http or https".to_owned(), help);
+            }
             if timeout.0.is_zero() {
                 error(at.at("timeout"), "no answer comes in no time".to_owned(), "write at least 1ms");
             }

@@ -84,7 +84,8 @@ pub struct Accounts {
 pub struct Uploads {
     /// Largest file. Beyond it 413 `too_large`. Default 10MiB.
     pub size: Size,
-    /// All files together. Beyond it 507 `storage_full`. Default 1GiB.
+    /// All files together, and those removed within the last ten minutes, whose bytes are kept for a backup under way. Beyond it
+    /// 507 `storage_full`. Default 1GiB.
     pub total: Size,
     /// Time for an upload to arrive. Then 408 `timeout`. Default 5m.
     pub time: Span,
@@ -114,6 +115,18 @@ pub struct BackendLimits {
     pub time: Span,
     /// Passwords that are hashed at once, each a core and 19 MiB; others wait, and are told 503 `busy` after two seconds. Default 2.
     pub passwords: usize,
+    /// A client must take some of its answer within this, or its connection is closed. Default 30s.
+    pub write_idle: Span,
+    /// Most accounts. Beyond it nobody can sign up: 507 `storage_full`. Default 100000.
+    pub accounts: u64,
+    /// Most records of a collection. Beyond it 507 `storage_full`. Default 100000.
+    pub records: u64,
+    /// Largest database, by what is in use. Beyond it nothing is added to it: 507 `storage_full` for new accounts, new
+    /// records and records that grow. Logins and removals go on. Default 1GiB.
+    pub database: Size,
+    /// Most refresh tokens of an account, used ones included, which are kept to notice that one comes twice. Beyond it the
+    /// oldest used ones are forgotten first. Default 1000.
+    pub refresh_tokens: u64,
     /// Failed logins to one account in a row, before the next has to wait: a second, then twice as long each time, a minute at most (429 `too_many_failures`). Default 5.
     pub failures: u32,
 }
@@ -175,6 +188,11 @@ impl Default for BackendLimits {
             connections: 1024,
             time: Span::from_secs(15),
             passwords: 2,
+            write_idle: Span::from_secs(30),
+            accounts: 100_000,
+            records: 100_000,
+            database: Size(1 << 30),
+            refresh_tokens: 1000,
             failures: 5,
         }
     }
@@ -256,6 +274,11 @@ impl Backend {
             (limits.at("connections"), self.limits.connections as u64),
             (limits.at("passwords"), self.limits.passwords as u64),
             (limits.at("failures"), u64::from(self.limits.failures)),
+            (limits.at("write_idle"), self.limits.write_idle.0.as_millis() as u64),
+            (limits.at("accounts"), self.limits.accounts),
+            (limits.at("records"), self.limits.records),
+            (limits.at("database"), self.limits.database.0),
+            (limits.at("refresh_tokens"), self.limits.refresh_tokens),
             (limits.at("time"), self.limits.time.0.as_millis() as u64),
             (uploads.at("size"), self.uploads.size.0),
             (uploads.at("time"), self.uploads.time.0.as_millis() as u64),

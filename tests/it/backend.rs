@@ -223,6 +223,56 @@ async fn files_come_back_as_attachments_to_whom_they_are_for() {
     ada.get(&place).await.is_rejected(404, "not_found");
     let bytes = std::fs::read_dir(backend.directory().join("data/files")).unwrap().count();
     assert_eq!(bytes, 3, "what was refused has left nothing");
+    ada.upload("/api/files", "a", "text/plain", &[b'x'; 51_190]).await.is_rejected(507, "storage_full"); // The bytes of what was removed are still there.
+    assert_eq!(
+        ada.upload("/api/files", "a", "text/plain", &[b'x'; 51_170]).await.status,
+        201,
+        "without what was removed just now"
+    );
+}
+
+#[tokio::test]
+async fn accounts_and_collections_go_with_what_is_theirs() {
+    let backend = Backend::start().await;
+    let admin = backend.log_in(ADMIN).await;
+    let (ada, bob) = (backend.sign_up("ada@example.com").await, backend.sign_up("bob@example.com").await);
+    collection(&admin, "lists", rules("anyone", "anyone", "user", "owner", "owner")).await;
+    for who in [&ada, &bob] {
+        assert_eq!(who.post("/api/collections/lists/records", &json!({ "of": who.id })).await.status, 201);
+        assert_eq!(who.post(NOTES, &json!({ "text": "x" })).await.status, 201);
+    }
+    let file = ada.upload("/api/files?read=anyone", "a", "text/plain", b"x").await.json();
+    let file = format!("/api/files/{}", file["id"].as_str().unwrap());
+    let account = format!("/api/users/{}", ada.id);
+    bob.delete(&account).await.is_rejected(403, "forbidden");
+    admin.delete(&format!("/api/users/{}", admin.id)).await.is_rejected(400, "invalid");
+    assert_eq!(admin.delete(&account).await.status, 204);
+    admin.delete(&account).await.is_rejected(404, "not_found");
+    ada.get("/api/auth/me").await.is_rejected(401, "auth_token");
+    let renewal = json!({ "refresh_token": ada.refresh });
+    backend.anyone().post("/api/auth/refresh", &renewal).await.is_rejected(401, "auth_token");
+    backend.anyone().get(&file).await.is_rejected(404, "not_found");
+    let left = backend.anyone().get("/api/collections/lists/records").await.json();
+    assert_eq!((&left["total"], &left["items"][0]["of"]), (&1.into(), &bob.id.clone().into()), "{left}");
+    // The address is free, and whoever takes it finds nothing.
+    let ada = backend.sign_up("ada@example.com").await;
+    assert_eq!(ada.get(NOTES).await.json()["total"], 0);
+
+    let changed = json!({ "rules": rules("admin", "admin", "admin", "admin", "admin") });
+    bob.patch("/api/collections/lists", &changed).await.is_rejected(403, "forbidden");
+    admin.patch("/api/collections/none", &changed).await.is_rejected(404, "not_found");
+    admin
+        .patch("/api/collections/lists", &json!({ "rules": { "list": "user" } }))
+        .await
+        .is_rejected(400, "bad_request");
+    assert_eq!(admin.patch("/api/collections/lists", &changed).await.status, 200);
+    bob.get("/api/collections/lists/records").await.is_rejected(403, "forbidden");
+    bob.delete("/api/collections/lists").await.is_rejected(403, "forbidden");
+    assert_eq!(admin.delete("/api/collections/lists").await.status, 204);
+    admin.get("/api/collections/lists/records").await.is_rejected(404, "not_found");
+    let all = admin.get("/api/collections").await.json();
+    assert_eq!(all["items"].as_array().unwrap().len(), 1, "{all}");
+    assert_eq!(bob.get(NOTES).await.json()["total"], 1, "others stay");
 }
 
 #[tokio::test]

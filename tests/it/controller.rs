@@ -12,6 +12,9 @@ use crate::kit::nats::Nats;
 use crate::kit::routes::answering;
 use crate::kit::{Gateway, within};
 
+/// A gateway is silent after 15 s.
+const LONG: std::time::Duration = std::time::Duration::from_secs(60);
+
 pub(crate) async fn bus(nats: &Nats) -> Bus {
     let words = settings::Bus { urls: tollgate::scalar::OneOrMany(vec![nats.url()]), ..settings::Bus::default() };
     let bus = tollgate::bus::open(&words, "test", Role::Operator).await.unwrap();
@@ -92,6 +95,39 @@ async fn nodes_their_revision_and_their_drift_are_shown() {
     });
     assert!(rate["p99_ms"].as_f64().unwrap() > 0.0, "{rate}");
     load.finish().await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_gone_is_forgotten_and_no_other() {
+    let nats = Nats::start().await;
+    let controller = Controller::start(&nats).await;
+    push(&controller, &document("one"), 0).await;
+    let (mut one, mut two) = tokio::join!(member(&nats, "n1"), member(&nats, "n2"));
+    // As the button on the fleet page does.
+    let press = async |name: &str| {
+        let request = Request::post(controller.url("/nodes/forget"))
+            .header(header::AUTHORIZATION, format!("Bearer {TOKEN}"))
+            .header(header::ORIGIN, format!("http://{}", controller.address()))
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        controller.send(request, Some(&format!("node={name}"))).await
+    };
+    for name in ["n1", "n2"] {
+        eventually!(node(&controller, name).await);
+        assert_eq!(controller.delete(&format!("/nodes/{name}")).await.json()["code"], "node_lives");
+    }
+    assert!(press("n2").await.text().contains("still reports"));
+    assert!(!controller.get("/").await.text().contains("/nodes/forget"));
+    tokio::join!(one.stop(), two.stop());
+    for name in ["n1", "n2"] {
+        eventually!(LONG, node(&controller, name).await.unwrap()["stand"] == "left");
+    }
+    assert!(controller.get("/").await.text().contains("/nodes/forget"));
+    assert_eq!(controller.delete("/nodes/n1").await.status, 200);
+    eventually!(node(&controller, "n1").await.is_none());
+    assert_eq!(controller.delete("/nodes/n1").await.json()["code"], "no_node");
+    assert!(node(&controller, "n2").await.is_some());
+    assert_eq!(press("n2").await.status, 303);
+    eventually!(node(&controller, "n2").await.is_none());
 }
 
 #[tokio::test]

@@ -70,6 +70,9 @@ async fn an_alert_is_told_once_whoever_dies() {
     assert!(standby.get("/alerts").await.text().contains("the service is not ready"));
     // What was told is written down right after it: then it may die.
     eventually!(standby.api("/alerts").await["alerts"][0]["told"] == serde_json::json!(["", "ops"]));
+    // The URL of a webhook is a secret.
+    let shown = standby.api("/alerts").await.to_string() + standby.get("/alerts").await.text() + &active.log();
+    assert!(shown.contains("ops") && !shown.contains("/hook"), "{shown}");
     active.kill();
     eventually!(standby.acts().await);
     shop.revive();

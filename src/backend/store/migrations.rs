@@ -7,7 +7,8 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StoreError;
 
 /// Each is applied whole or not at all. The number of those applied is the database's `user_version`.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
     CREATE TABLE users (
         id TEXT PRIMARY KEY,
         email TEXT NOT NULL UNIQUE,
@@ -85,7 +86,21 @@ const STEPS: &[&str] = &["
         '{\"list\":\"owner\",\"read\":\"owner\",\"create\":\"user\",\"update\":\"owner\",\"delete\":\"owner\"}',
         0
     );
-    "];
+    ",
+    "
+    -- Their bytes are on the disk as long as they stand here.
+    ALTER TABLE files_removed ADD COLUMN size INTEGER NOT NULL DEFAULT 0;
+    -- How many records a collection has: counting them for each new one would take longer and longer.
+    ALTER TABLE collections ADD COLUMN records INTEGER NOT NULL DEFAULT 0;
+    UPDATE collections SET records = (SELECT count(*) FROM records WHERE collection = name);
+    CREATE TRIGGER records_more AFTER INSERT ON records BEGIN
+        UPDATE collections SET records = records + 1 WHERE name = NEW.collection;
+    END;
+    CREATE TRIGGER records_fewer AFTER DELETE ON records BEGIN
+        UPDATE collections SET records = records - 1 WHERE name = OLD.collection;
+    END;
+    ",
+];
 
 /// The version that this program reads and writes.
 pub(in crate::backend) fn newest() -> i64 {

@@ -96,6 +96,7 @@ impl Store {
     pub(super) fn open(data: &Path) -> Result<Store, StoreError> {
         let lock = take(data)?;
         let path = database(data);
+        crate::durable::private_database(&path).map_err(|source| StoreError::File { path: path.clone(), source })?;
         let mut connection = Connection::open(&path)?;
         connection.busy_timeout(BUSY)?;
         connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
@@ -212,6 +213,13 @@ impl Drop for Breaker {
             self.handle.interrupt();
         }
     }
+}
+
+/// Bytes of the database that are in use.
+pub(super) fn used(connection: &Connection) -> Result<u64, rusqlite::Error> {
+    let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let pages = number("page_count")? - number("freelist_count")?;
+    Ok(pages.max(0).unsigned_abs() * number("page_size")?.unsigned_abs())
 }
 
 fn reader(path: &Path) -> Result<Connection, StoreError> {

@@ -55,3 +55,22 @@ async fn readers_cannot_write() {
     let written = store.read(|connection| Ok::<_, StoreError>(connection.execute("DELETE FROM counts", [])?));
     assert!(written.await.is_err());
 }
+
+#[tokio::test]
+async fn nobody_else_reads_its_files() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let mode = |name: &str| std::fs::metadata(directory.path().join(name)).unwrap().permissions().mode() & 0o777;
+    // As an older version has left it.
+    std::fs::write(directory.path().join("data.db"), "").unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    add(&store, "a", false).await.unwrap();
+    for name in ["data.db", "data.db-wal", "data.db-shm"] {
+        assert_eq!(mode(name), 0o600, "{name}");
+    }
+    store.close().await;
+    drop(store);
+    let made = directory.path().join("made");
+    drop(Store::open(&made).unwrap());
+    assert_eq!(mode("made"), 0o700);
+}

@@ -7,6 +7,7 @@ const PER_PAGE = 25;
 let collection = null;
 let page = 1;
 let lastUser = "";
+let self = "";
 
 function show(user) {
   byId("entrance").hidden = Boolean(user);
@@ -28,14 +29,53 @@ async function showState() {
   byId("state").replaceChildren(...facts.map(([name, value]) => element("div", null, element("dt", name), element("dd", value))));
 }
 
+// A rule where it is shown: choosing another one changes it.
+function ruleOf(one, rule) {
+  const choice = byId("rule").content.firstElementChild.cloneNode(true);
+  choice.name = rule;
+  choice.value = one.rules[rule];
+  choice.setAttribute("aria-label", `${rule} of ${one.name}`);
+  choice.addEventListener("change", tried(async () => {
+    const rules = { ...one.rules, [rule]: choice.value };
+    try {
+      await api("PATCH", `/api/collections/${one.name}`, { rules });
+    } catch (error) {
+      choice.value = one.rules[rule];
+      throw error;
+    }
+    one.rules = rules;
+    say(`The rules of ${one.name} are changed.`);
+  }));
+  return element("td", null, choice);
+}
+
+function remover(question, path, after) {
+  const remove = button("Delete", async () => {
+    if (!confirm(question)) return;
+    await api("DELETE", path);
+    await after();
+  });
+  remove.classList.add("remove");
+  return element("td", null, remove);
+}
+
 async function showCollections() {
   const { items } = await api("GET", "/api/collections");
-  byId("collections").tBodies[0].replaceChildren(...items.map((one) => element(
-    "tr", null,
-    element("td", null, button(one.name, async () => { collection = one.name; page = 1; byId("filter").value = ""; await showRecords(); })),
-    element("td", one.records),
-    ...RULES.map((rule) => element("td", one.rules[rule])),
-  )));
+  byId("collections").tBodies[0].replaceChildren(...items.map((one) => {
+    const gone = async () => {
+      if (collection === one.name) byId("records").hidden = true;
+      await Promise.all([showState(), showCollections()]);
+    };
+    const line = element(
+      "tr", null,
+      element("td", null, button(one.name, async () => { collection = one.name; page = 1; byId("filter").value = ""; await showRecords(); })),
+      element("td", one.records),
+      ...RULES.map((rule) => ruleOf(one, rule)),
+      remover(`Delete ${one.name} and its ${one.records} records?`, `/api/collections/${one.name}`, gone),
+    );
+    line.dataset.name = one.name;
+    return line;
+  }));
 }
 
 async function showRecords() {
@@ -62,9 +102,19 @@ async function showRecords() {
 
 async function showUsers() {
   const { items } = await api("GET", `/api/users?after=${lastUser}`);
-  byId("users").append(...items.map((user) => element(
-    "tr", null, element("td", user.email), element("td", user.role), element("td", null, element("code", user.id)), element("td", moment(user.created)),
-  )));
+  byId("users").append(...items.map((user) => {
+    const line = element(
+      "tr", null, element("td", user.email), element("td", user.role), element("td", null, element("code", user.id)), element("td", moment(user.created)),
+    );
+    const gone = async () => {
+      line.remove();
+      await Promise.all([showState(), showCollections()]);
+    };
+    const question = `Delete ${user.email}, with all records and files of this account?`;
+    line.append(user.id === self ? element("td") : remover(question, `/api/users/${user.id}`, gone));
+    line.dataset.id = user.id;
+    return line;
+  }));
   lastUser = items.at(-1)?.id ?? lastUser;
   byId("more").hidden = items.length < 100;
 }
@@ -77,6 +127,7 @@ async function enter(user) {
   }
   show(user);
   if (!user) return;
+  self = user.id;
   byId("users").replaceChildren();
   lastUser = "";
   await Promise.all([showState(), showCollections(), showUsers()]);

@@ -6,8 +6,10 @@
 //! Where alerts stand is on the bus and not in a controller's own database: then whoever takes the seat over goes on where the
 //! other stopped, and nobody is told twice. Only who holds the seat writes. A webhook that answered just before its controller
 //! died, too early for that to be written, is asked once more, with the same `id`.
+//! Each of those who are told has a line of their own.
 
 mod conditions;
+mod line;
 mod notify;
 mod rules;
 mod steps;
@@ -17,12 +19,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior};
 
 pub(super) use rules::{Rules, follow as follow_rules};
 pub(super) use steps::{Stage, Standing};
 
 use self::conditions::{Facts, Wrong, by_route, windows, wrong};
+use self::line::{Ended, Line, Message};
 use self::notify::{Told, tell};
 use self::steps::{Next, Spans};
 use super::State;
@@ -39,9 +43,7 @@ const EVERY: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(200);
 /// Alerts at once. A rule that is true of more is a rule about something else.
 const ALERTS_MAX: usize = 1_000;
-/// Deliveries at once.
-const TELLING_MAX: usize = 16;
-/// The name under which an event counts as told.
+/// The line that leads to events on the bus.
 const EVENT: &str = "";
 
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +52,8 @@ enum AlertError {
     Bus(#[from] BusError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("a delivery ended: {0}")]
+    Delivery(#[from] JoinError),
 }
 
 /// Where an alert stands, and the bucket's number for it.
@@ -77,12 +81,15 @@ async fn watch(state: &Arc<State>) -> Result<std::convert::Infallible, AlertErro
             all.insert(entry.key, Written { standing, revision: entry.revision });
         }
     }
-    let mut acting = Acting { state, bucket, all, telling: JoinSet::new(), under_way: BTreeSet::new() };
+    let mut acting = Acting { state, bucket, all, telling: JoinSet::new(), lines: BTreeMap::new() };
+    let mut looks = tokio::time::interval(EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            Some(told) = acting.telling.join_next() => acting.told(told.ok()).await?,
-            () = tokio::time::sleep(EVERY) => acting.look().await?,
+            Some(told) = acting.telling.join_next() => acting.told(told?).await?,
+            _ = looks.tick() => acting.look().await?,
         }
+        acting.begin_telling();
     }
 }
 
@@ -90,10 +97,10 @@ struct Acting<'a> {
     state: &'a Arc<State>,
     bucket: Arc<dyn KeyValue>,
     all: BTreeMap<String, Written>,
-    /// Deliveries; dropped with the seat.
+    /// What is being told, one for each line; dropped with the seat.
     telling: JoinSet<Told>,
-    /// The id of the stage and who is being told of it.
-    under_way: BTreeSet<(String, String)>,
+    /// By who is told.
+    lines: BTreeMap<String, Line>,
 }
 
 impl Acting<'_> {
@@ -122,55 +129,89 @@ impl Acting<'_> {
             // A rule that was taken out is no longer true of anything.
             let rule = rules.alert.iter().find(|rule| rule.name == there.standing.alert);
             let spans = rule.map_or(Spans { lasting_ms: 0, clear_ms: 0 }, spans);
-            let waiting = self.waiting(&rules, &there.standing);
+            let named = rule.into_iter().flat_map(|rule| rule.notify.iter().cloned()).collect();
+            let waiting = waiting(&rules, &there.standing);
             match there.standing.next(seen.as_ref().map(|wrong| wrong.text.as_str()), spans, waiting.is_empty(), now) {
                 Next::Same => {}
-                Next::Written(next) => self.write(&key, next).await?,
+                Next::Written(mut next) => {
+                    if next.id != there.standing.id {
+                        next.whom = self.concerned(&there.standing, named, next.stage);
+                    }
+                    self.write(&key, next).await?;
+                }
                 Next::Gone => self.remove(&key).await?,
             }
         }
         for (key, Wrong { alert, subject, text }) in found {
             let Some(rule) = rules.alert.iter().find(|rule| rule.name == alert) else { continue };
             if self.all.len() < ALERTS_MAX {
-                self.write(&key, Standing::begun(&alert, &subject, &text, spans(rule), now)).await?;
+                let mut begun = Standing::begun(&alert, &subject, &text, spans(rule), now);
+                begun.whom = rule.notify.iter().cloned().collect();
+                self.write(&key, begun).await?;
             }
         }
-        self.begin_telling(&rules);
+        self.line_up(&rules);
         Ok(())
     }
 
-    /// Who has not been told of the stage an alert is in.
-    fn waiting(&self, rules: &Alerts, standing: &Standing) -> Vec<String> {
-        if standing.stage == Stage::Pending {
-            return Vec::new();
+    /// Whom the next stage concerns: those whom the rule names; of what is over all who know, or are about to hear, that it
+    /// began.
+    fn concerned(&self, before: &Standing, named: BTreeSet<String>, stage: Stage) -> BTreeSet<String> {
+        if stage != Stage::Resolved {
+            return named;
         }
-        let rule = rules.alert.iter().find(|rule| rule.name == standing.alert);
-        let named = rule.into_iter().flat_map(|rule| rule.notify.iter().cloned());
-        let all = named.filter(|name| rules.notify.contains_key(name)).chain([EVENT.to_owned()]);
-        all.filter(|name| !standing.told.contains(name)).collect()
+        let hearing = self.lines.iter().filter(|(_, line)| line.holds(&before.id)).map(|(whom, _)| whom);
+        let all = before.whom.iter().chain(&before.told).chain(hearing);
+        all.filter(|whom| *whom != EVENT).cloned().collect()
     }
 
-    fn begin_telling(&mut self, rules: &Alerts) {
+    /// Puts what is not told yet into the lines. Who is named no more loses theirs.
+    fn line_up(&mut self, rules: &Alerts) {
+        self.lines.retain(|whom, _| whom == EVENT || rules.notify.contains_key(whom));
+        let now = Instant::now();
         for (key, Written { standing, .. }) in &self.all {
-            for whom in self.waiting(rules, standing) {
-                let about = (standing.id.clone(), whom.clone());
-                if self.telling.len() >= TELLING_MAX || self.under_way.contains(&about) {
-                    continue;
-                }
-                self.under_way.insert(about);
-                let (state, webhook) = (self.state.clone(), rules.notify.get(&whom).cloned());
-                self.telling.spawn(tell(state, key.clone(), standing.clone(), whom, webhook));
+            for whom in waiting(rules, standing) {
+                self.lines.entry(whom).or_default().add(key, standing, now);
             }
         }
     }
 
-    async fn told(&mut self, told: Option<Told>) -> Result<(), AlertError> {
-        let Some(Told { key, id, whom, done }) = told else { return Ok(()) };
-        self.under_way.remove(&(id.clone(), whom.clone()));
-        let Some(there) = self.all.get(&key).filter(|there| done && there.standing.id == id) else { return Ok(()) };
+    fn begin_telling(&mut self) {
+        let (rules, now) = (self.state.rules.now(), Instant::now());
+        for (whom, line) in &mut self.lines {
+            let webhook = rules.notify.get(whom).cloned();
+            if webhook.is_none() && whom != EVENT {
+                continue;
+            }
+            if let Some(message) = line.begin(now) {
+                self.telling.spawn(tell(self.state.clone(), message, whom.clone(), webhook));
+            }
+        }
+    }
+
+    async fn told(&mut self, told: Told) -> Result<(), AlertError> {
+        let Told { whom, id, went } = told;
+        // A line that has gone and come back is not the one that began this.
+        let line = self.lines.get_mut(&whom).filter(|line| line.tells(&id));
+        let ended = line.and_then(|line| line.ended(went.is_ok(), Instant::now()));
+        let error = went.err().unwrap_or_default();
+        let message = match ended {
+            None => return Ok(()),
+            Some(Ended::Told(message)) => message,
+            // The next stage is told again.
+            Some(Ended::GivenUp(message)) => {
+                tracing::error!(error, id, whom, "could not tell of an alert; given up");
+                message
+            }
+            Some(Ended::Again) => {
+                tracing::warn!(error, id, whom, "could not tell of an alert; tried again");
+                return Ok(());
+            }
+        };
+        let Some(there) = self.all.get(&message.key).filter(|there| there.standing.id == id) else { return Ok(()) };
         let mut standing = there.standing.clone();
         standing.told.insert(whom);
-        self.write(&key, standing).await
+        self.write(&message.key, standing).await
     }
 
     async fn write(&mut self, key: &str, standing: Standing) -> Result<(), AlertError> {
@@ -187,6 +228,21 @@ impl Acting<'_> {
         self.all.remove(key);
         Ok(())
     }
+}
+
+/// Who has not been told of the stage an alert is in.
+fn waiting(rules: &Alerts, standing: &Standing) -> Vec<String> {
+    if standing.stage == Stage::Pending {
+        return Vec::new();
+    }
+    // Whoever is named since it fired hears of it too; of what is over only whom it concerned.
+    let rule = rules.alert.iter().find(|rule| rule.name == standing.alert && standing.stage == Stage::Firing);
+    let named: BTreeSet<&String> = match rule {
+        Some(rule) => rule.notify.iter().collect(),
+        None => standing.whom.iter().collect(),
+    };
+    let known = named.into_iter().filter(|name| rules.notify.contains_key(*name)).cloned();
+    known.chain([EVENT.to_owned()]).filter(|name| !standing.told.contains(name)).collect()
 }
 
 fn spans(rule: &Alert) -> Spans {

@@ -103,7 +103,7 @@ mod tests {
             ("format = 1\n[[alert]]\nname = 'a'\nwhen = { drift = {}, silence = {} }\n", "drift and silence are given"),
             ("format = 1\n[[alert]]\nname = 'a'\nwhen = { drift = {} }\nnotify = 'ops'\n", "there is no [notify.ops]"),
             ("format = 1\n[[alert]]\nname = 'a'\nwhen = { drfit = {} }\n", "drfit"),
-            ("format = 1\n[notify.ops]\nwebhook = 'ops'\n", "is not a URL"),
+            ("format = 1\n[notify.ops]\nwebhook = 'ops'\n", "is no URL"),
             ("format = 1\n[[alert]]\nname = 'a'\nwhen = { rate = { of = '5xx', above = 101 } }\n", "no share"),
         ] {
             rules.take("alerts.toml", text);

@@ -47,6 +47,9 @@ pub(in crate::controller) struct Standing {
     pub(in crate::controller) text: String,
     /// Of this stage, unique: whoever is told twice knows it by this.
     pub(in crate::controller) id: String,
+    /// Whom this stage concerns: they are told of it even if the rule is gone by then.
+    #[serde(default)]
+    pub(in crate::controller) whom: BTreeSet<String>,
     /// Who has been told of this stage.
     #[serde(default)]
     pub(in crate::controller) told: BTreeSet<String>,
@@ -78,6 +81,7 @@ impl Standing {
             turning_ms: None,
             text: text.to_owned(),
             id: id(alert, subject, Stage::Pending, now_ms),
+            whom: BTreeSet::new(),
             told: BTreeSet::new(),
         };
         if spans.lasting_ms == 0 { pending.at(Stage::Firing, now_ms, text) } else { pending }

@@ -203,7 +203,7 @@ pub(super) async fn applied(state: &Arc<State>) -> Markup {
 async fn trials(state: &State) -> Markup {
     let of = |event: &str| EventQuery { event: Some(event.to_owned()), limit: TRIALS, ..EventQuery::default() };
     let queries = [of("canary_promoted"), of("canary_taken_back")];
-    let read = state.store.read(move |connection| {
+    let read = state.store.search(move |connection| {
         let mut all = Vec::new();
         for query in &queries {
             all.extend(store::events(connection, query)?.found);

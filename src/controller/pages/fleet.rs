@@ -2,18 +2,34 @@
 
 use std::sync::Arc;
 
-use axum::extract::State as Extract;
+use axum::extract::{Form, State as Extract};
+use axum::response::{IntoResponse as _, Redirect, Response};
 use maud::{Markup, html};
+use serde::Deserialize;
 
+use super::failed;
 use super::frame::{ago, chip, frame, rate_cells, rate_heads};
 use super::routes::charts;
 use crate::controller::State;
+use crate::controller::forget;
 use crate::controller::picture::{Inner, Stand};
 use crate::controller::views::{self, NodeView};
 use crate::ledger::now_ms;
 
 pub(super) async fn page(Extract(state): Extract<Arc<State>>) -> Markup {
     frame(&state, "/", "Fleet", Some("/live/fleet"), &content(&state).await)
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Gone {
+    node: String,
+}
+
+pub(super) async fn forget(Extract(state): Extract<Arc<State>>, Form(Gone { node }): Form<Gone>) -> Response {
+    match forget::forget(&state, &node).await {
+        Ok(()) => Redirect::to("/").into_response(),
+        Err(error) => frame(&state, "/", "Fleet", None, &failed(&error)).into_response(),
+    }
 }
 
 pub(super) async fn content(state: &Arc<State>) -> Markup {
@@ -105,6 +121,11 @@ fn row(node: &NodeView) -> Markup {
             td {
                 (chip(class, stand.name()))
                 @if report.serving != "source" { " " (chip("warn", &report.serving.replace('_', " "))) }
+                @if matches!(stand, Stand::Silent | Stand::Left) {
+                    " " form class="inline" method="post" action="/nodes/forget" {
+                        button class="plain" name="node" value=(report.who.node) aria-label={ "Forget " (report.who.node) } { "Forget" }
+                    }
+                }
                 @if !report.ready && *stand != Stand::Left { " " (chip("bad", "not ready")) }
                 // No <details>: patching would shut it again every two seconds.
                 @if let Some(problem) = &report.problem { div class="long" { (problem) } }

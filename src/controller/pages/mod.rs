@@ -42,6 +42,7 @@ const STYLE: &str = include_str!("../assets/style.css");
 pub(super) fn router(state: Arc<State>) -> Router {
     Router::new()
         .route("/", get(fleet::page))
+        .route("/nodes/forget", post(fleet::forget))
         .route("/routes", get(routes::page))
         .route("/route", get(routes::one))
         .route("/upstreams", get(traffic::upstreams))

@@ -15,7 +15,7 @@ use crate::controller::store::{self, Event, Found, StoreError};
 
 pub(super) async fn events(Extract(state): Extract<Arc<State>>, Query(search): Query<Search>) -> Markup {
     let query = search.events();
-    let found = state.store.read(move |connection| store::events(connection, &query)).await;
+    let found = state.store.search(move |connection| store::events(connection, &query)).await;
     let fields = [
         ("trace_id", "Trace", &search.trace_id),
         ("service", "Service", &search.service),
@@ -37,7 +37,7 @@ pub(super) async fn events(Extract(state): Extract<Arc<State>>, Query(search): Q
 
 pub(super) async fn logs(Extract(state): Extract<Arc<State>>, Query(search): Query<Search>) -> Markup {
     let query = search.requests();
-    let found = state.store.read(move |connection| store::requests(connection, &query)).await;
+    let found = state.store.search(move |connection| store::requests(connection, &query)).await;
     let fields = [
         ("trace_id", "Trace", &search.trace_id),
         ("request_id", "Request", &search.request_id),
@@ -53,7 +53,7 @@ pub(super) async fn logs(Extract(state): Extract<Arc<State>>, Query(search): Que
             section {
                 h2 { "Events of this trace" }
                 @let query = Search { trace_id: Some(trace), ..Search::default() }.events();
-                (event_table(state.store.read(move |connection| store::events(connection, &query)).await, ""))
+                (event_table(state.store.search(move |connection| store::events(connection, &query)).await, ""))
             }
         }
         (lost(&state).await)
@@ -67,7 +67,7 @@ fn filled(text: Option<&String>) -> Option<&str> {
 
 async fn of_trace(state: &State, trace: &str) -> Markup {
     let query = Search { trace_id: Some(trace.to_owned()), ..Search::default() }.requests();
-    request_table(state.store.read(move |connection| store::requests(connection, &query)).await, "")
+    request_table(state.store.search(move |connection| store::requests(connection, &query)).await, "")
 }
 
 type Field<'a> = (&'static str, &'static str, &'a Option<String>);

@@ -5,7 +5,7 @@ use rusqlite::{Connection, Transaction, params_from_iter};
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use super::{count_lost, set_cursor, signed, unsigned};
+use super::{PAGE_MAX, count_lost, page, set_cursor, signed, unsigned};
 
 /// A message of a stream, as it came.
 #[derive(Clone, Debug)]
@@ -88,18 +88,18 @@ pub(in crate::controller) fn events(connection: &Connection, query: &EventQuery)
     );
     let mut statement = connection.prepare(&sql)?;
     let rows = statement.query_map(params_from_iter(filter.values), |row| {
-        Ok(Event {
-            id: unsigned(row.get(0)?),
+        let (id, body): (_, String) = (unsigned(row.get(0)?), row.get(5)?);
+        let event = Event {
+            id,
             at_ms: unsigned(row.get(1)?),
             service: row.get(2)?,
             event: row.get(3)?,
             trace_id: row.get(4)?,
-            body: serde_json::from_str(&row.get::<_, String>(5)?).unwrap_or_default(),
-        })
+            body: serde_json::from_str(&body).unwrap_or_default(),
+        };
+        Ok((id, body.len(), event))
     })?;
-    let found: Vec<Event> = rows.collect::<Result<_, _>>()?;
-    let before = (found.len() == query.limit).then(|| found.last().map(|last| last.id)).flatten();
-    Ok(Found { found, before })
+    page(rows, query.limit, PAGE_MAX)
 }
 
 /// Conditions with their values apart: nothing of a question becomes part of a statement.

@@ -1,13 +1,13 @@
 //! The controller's own memory: one SQLite file.
 //!
 //! What was read from a stream and how far is written in one transaction, so that nothing is lost and nothing is doubled
-//! whenever the process ends. One connection writes, one reads; both are used on threads that may block.
+//! whenever the process ends. One connection writes, one reads, searches have their own; all are used on threads that may block.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::durable;
 
@@ -15,11 +15,14 @@ mod events;
 mod requests;
 mod samples;
 mod schema;
+mod search;
 #[cfg(test)]
 mod tests;
 
 pub(super) use events::{Event, EventQuery, Found, Incoming, add_events, events};
 pub(super) use requests::{RequestQuery, add_requests, limited_clients, requests};
+use search::{SEARCH_MAX, SEARCHES_MAX, Searches};
+
 pub(super) use samples::{Step, add_samples, series, since};
 
 /// How long a writer waits for another process on the same file before it gives up.
@@ -34,6 +37,12 @@ pub enum StoreError {
     Io(#[from] std::io::Error),
     #[error("{0} is used by another controller: each needs a directory of its own (data)")]
     InUse(String),
+    #[error(
+        "the search took longer than {0:?} and was ended: say more of what is looked for, best a trace or a request"
+    )]
+    TooLong(Duration),
+    #[error("{SEARCHES_MAX} others are searching: try again")]
+    Searched,
     #[error("the work was given up")]
     GivenUp,
 }
@@ -46,6 +55,7 @@ pub(super) struct Store(Arc<Inner>);
 struct Inner {
     writing: Mutex<Connection>,
     reading: Mutex<Connection>,
+    searches: Searches,
     /// Held for as long as the process lives: two controllers on one database would count everything twice.
     _lock: std::fs::File,
 }
@@ -63,15 +73,19 @@ impl Store {
             return Err(StoreError::InUse(directory.display().to_string()));
         }
         let path = directory.join(FILE);
+        durable::private_database(&path)?;
         let mut writing = Connection::open(&path)?;
         writing.busy_timeout(BUSY)?;
         // NORMAL in WAL: after a crash of the machine the last transactions may be gone, with their cursor: they are read again.
         writing.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")?;
         schema::make(&mut writing)?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let reading = Connection::open_with_flags(&path, flags)?;
-        reading.busy_timeout(BUSY)?;
-        Ok(Store(Arc::new(Inner { writing: Mutex::new(writing), reading: Mutex::new(reading), _lock: lock })))
+        let reading = search::open(&path)?;
+        Ok(Store(Arc::new(Inner {
+            writing: Mutex::new(writing),
+            reading: Mutex::new(reading),
+            searches: Searches::new(path),
+            _lock: lock,
+        })))
     }
 
     /// Does all of it or nothing.
@@ -90,6 +104,7 @@ impl Store {
         done.await.unwrap_or(Err(StoreError::GivenUp))
     }
 
+    /// Reads what is found at once, by an index.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -101,6 +116,37 @@ impl Store {
         });
         done.await.unwrap_or(Err(StoreError::GivenUp))
     }
+}
+
+impl Store {
+    /// Reads what may take a while, and is ended if it takes too long.
+    pub(super) async fn search<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.0.searches.search(SEARCH_MAX, work).await
+    }
+}
+
+/// Bytes of a page: rows beyond are on the next.
+const PAGE_MAX: usize = 16 << 20;
+
+/// The rows of a page, up to its bounds in number and bytes, and the id before which the next page begins.
+fn page<T>(
+    rows: impl Iterator<Item = rusqlite::Result<(u64, usize, T)>>,
+    limit: usize,
+    bytes_max: usize,
+) -> rusqlite::Result<Found<T>> {
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    for row in rows {
+        let (id, size, row) = row?;
+        found.push(row);
+        bytes += size;
+        if found.len() == limit || bytes >= bytes_max {
+            return Ok(Found { found, before: Some(id) });
+        }
+    }
+    Ok(Found { found, before: None })
 }
 
 /// How far a stream has been read.

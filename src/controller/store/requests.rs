@@ -4,7 +4,7 @@ use rusqlite::{Connection, Transaction, params_from_iter};
 use serde_json::Value as Json;
 
 use super::events::{Filter, Found, Incoming};
-use super::{count_lost, set_cursor, signed, unsigned};
+use super::{PAGE_MAX, count_lost, page, set_cursor, signed, unsigned};
 
 /// What is looked for. Empty: everything, newest first.
 #[derive(Clone, Debug, Default)]
@@ -75,17 +75,15 @@ pub(in crate::controller) fn requests(connection: &Connection, query: &RequestQu
     let sql = format!("SELECT id, node, body FROM request {} ORDER BY id DESC LIMIT {}", filter.sql(), query.limit);
     let mut statement = connection.prepare(&sql)?;
     let rows = statement.query_map(params_from_iter(filter.values), |row| {
-        let (id, node): (i64, String) = (row.get(0)?, row.get(1)?);
-        let mut line: Json = serde_json::from_str(&row.get::<_, String>(2)?).unwrap_or_default();
+        let (id, node, body): (_, String, String) = (unsigned(row.get(0)?), row.get(1)?, row.get(2)?);
+        let mut line: Json = serde_json::from_str(&body).unwrap_or_default();
         if let Some(line) = line.as_object_mut() {
-            line.insert("id".to_owned(), unsigned(id).into());
+            line.insert("id".to_owned(), id.into());
             line.insert("node".to_owned(), node.into());
         }
-        Ok((unsigned(id), line))
+        Ok((id, body.len(), line))
     })?;
-    let rows: Vec<(u64, Json)> = rows.collect::<Result<_, _>>()?;
-    let before = (rows.len() == query.limit).then(|| rows.last().map(|(id, _)| *id)).flatten();
-    Ok(Found { found: rows.into_iter().map(|(_, line)| line).collect(), before })
+    page(rows, query.limit, PAGE_MAX)
 }
 
 /// Clients that limits refused since then, most often first: their address, the route, how often.

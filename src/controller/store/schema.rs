@@ -3,7 +3,8 @@
 use rusqlite::Connection;
 
 /// One step for each version that there was; a database remembers how many it has taken.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
     CREATE TABLE cursor (stream TEXT PRIMARY KEY, sequence INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE lost (reason TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
     -- `twin` is what a service calls the event by itself: a second one is the first, come again.
@@ -26,7 +27,14 @@ const STEPS: &[&str] = &["
         PRIMARY KEY (step, route, at, node)
     ) WITHOUT ROWID;
     CREATE INDEX sample_at ON sample (step, at);
-"];
+",
+    "
+    -- What is searched for most, beside traces; the newest of them without sorting.
+    CREATE INDEX event_name ON event (name);
+    CREATE INDEX event_service ON event (service);
+    CREATE INDEX request_request ON request (request) WHERE request IS NOT NULL;
+",
+];
 
 pub(super) fn make(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;

@@ -80,6 +80,21 @@ async fn pages_of_request_lines_and_limited_clients() {
     assert_eq!(top, [("10.0.0.1".to_owned(), "r".to_owned(), 2), ("10.0.0.2".to_owned(), "r".to_owned(), 1)]);
 }
 
+#[test]
+fn a_page_ends_at_its_rows_or_its_bytes() {
+    let rows = || (1..=5).rev().map(|id| Ok((id, 10, id)));
+    for (limit, bytes, expect) in [
+        (5, 100, (5, Some(1))),
+        (6, 100, (5, None)),
+        (2, 100, (2, Some(4))),
+        (5, 25, (3, Some(3))),
+        (5, 1, (1, Some(5))),
+    ] {
+        let Found { found, before } = page(rows(), limit, bytes).unwrap();
+        assert_eq!((found.len(), before), expect, "{limit} rows, {bytes} bytes");
+    }
+}
+
 #[tokio::test]
 async fn old_and_many_rows_go() {
     let (_directory, store) = store();
@@ -122,6 +137,17 @@ async fn samples_add_up_in_both_steps_and_outlive_the_process() {
     let (fine, coarse) =
         store.read(|c| Ok((series(c, Step::TenSeconds, "", 0)?, series(c, Step::FiveMinutes, "", 0)?))).await.unwrap();
     assert_eq!((fine.len(), coarse.len()), (0, 1));
+}
+
+#[tokio::test]
+async fn nobody_else_reads_its_files() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (directory, store) = store();
+    store.write(|t| count_lost(t, "x", 1)).await.unwrap();
+    for name in ["controller.db", "controller.db-wal", "controller.db-shm"] {
+        let mode = std::fs::metadata(directory.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
 }
 
 #[test]

@@ -12,8 +12,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::nats::Nats;
+use super::tls::Identity;
 use super::tollgate::command;
-use super::{Client, PATIENCE, Reply, empty, full, pause};
+use super::{Authority, Client, PATIENCE, Reply, empty, full, pause};
 
 /// What lets one in.
 pub(crate) const TOKEN: &str = "a token that nobody guesses";
@@ -31,17 +32,38 @@ impl Controller {
 
     /// With more settings, and with rules.
     pub(crate) async fn with(nats: &Nats, settings: &str, alerts: &str) -> Controller {
-        let directory = Arc::new(tempfile::Builder::new().prefix("controller-").tempdir().unwrap());
-        let text = format!(
-            "format = 1\ntoken = {TOKEN:?}\ndata = \"data\"\nalerts = \"alerts.toml\"\n{settings}\n\
-             [listen]\naddress = \"127.0.0.1:0\"\n[bus]\nurls = [{:?}]\n[log]\nformat = \"text\"\n",
-            nats.url()
-        );
-        std::fs::write(directory.path().join("controller.toml"), text).unwrap();
-        let mut controller = Controller { directory, running: None };
+        let mut controller = Controller::new();
+        controller.write_settings(nats, &format!("token = {TOKEN:?}\n{settings}"), "");
         controller.write_alerts(alerts);
         controller.begin().await;
         controller
+    }
+
+    /// Over https, for clients of an authority; these settings say whether the token is another way in.
+    pub(crate) async fn for_clients_of(nats: &Nats, settings: &str, clients: &Authority, own: &Identity) -> Controller {
+        let mut controller = Controller::new();
+        for (name, text) in [("clients.pem", &clients.pem), ("chain.pem", &own.chain_pem), ("key.pem", &own.key_pem)] {
+            std::fs::write(controller.path().join(name), text).unwrap();
+        }
+        let certificate = "certificate = { chain = \"chain.pem\", key = \"key.pem\" }";
+        controller.write_settings(nats, &format!("client_ca = \"clients.pem\"\n{settings}"), certificate);
+        controller.write_alerts("");
+        controller.begin().await;
+        controller
+    }
+
+    fn new() -> Controller {
+        let directory = Arc::new(tempfile::Builder::new().prefix("controller-").tempdir().unwrap());
+        Controller { directory, running: None }
+    }
+
+    fn write_settings(&self, nats: &Nats, settings: &str, listen: &str) {
+        let text = format!(
+            "format = 1\ndata = \"data\"\nalerts = \"alerts.toml\"\n{settings}\n\
+             [listen]\naddress = \"127.0.0.1:0\"\n{listen}\n[bus]\nurls = [{:?}]\n[log]\nformat = \"text\"\n",
+            nats.url()
+        );
+        std::fs::write(self.path().join("controller.toml"), text).unwrap();
     }
 
     pub(crate) fn write_alerts(&self, alerts: &str) {
@@ -128,6 +150,11 @@ impl Controller {
             .header(header::AUTHORIZATION, format!("Bearer {TOKEN}"))
             .header(header::CONTENT_TYPE, "application/json");
         self.send(request, Some(&body.to_string())).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Reply {
+        let request = Request::delete(self.url(&format!("/api{path}")));
+        self.send(request.header(header::AUTHORIZATION, format!("Bearer {TOKEN}")), None).await
     }
 
     /// Whether it is the one that acts.
