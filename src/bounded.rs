@@ -15,9 +15,13 @@ const SHARDS_MAX: usize = 64;
 const PER_SHARD_MIN: usize = 4096;
 const DRAWN: usize = 32;
 
-/// A key of the map, made by `Bounded::key`.
+/// A key of the map, made by `Bounded::key`, or elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Key([u64; 2]);
+pub struct Key {
+    bits: [u64; 2],
+    /// Made by a hash that others know: its place here is by one that they do not.
+    known: bool,
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -57,11 +61,11 @@ pub enum Change<V> {
 impl Key {
     /// A key whose hash was made elsewhere, by whoever needs the same on several machines.
     pub fn from_bits(bits: [u64; 2]) -> Key {
-        Key(bits)
+        Key { bits, known: true }
     }
 
     pub fn bits(self) -> [u64; 2] {
-        self.0
+        self.bits
     }
 }
 
@@ -84,7 +88,7 @@ impl<V> Bounded<V> {
 
     /// The key of anything that can be hashed.
     pub fn key(&self, of: impl Hash) -> Key {
-        Key([self.hashers.0.hash_one(&of), self.hashers.1.hash_one(&of)])
+        Key { bits: [self.hashers.0.hash_one(&of), self.hashers.1.hash_one(&of)], known: false }
     }
 
     pub fn len(&self) -> usize {
@@ -129,8 +133,9 @@ impl<V> Bounded<V> {
 
     fn change<T>(&self, key: Key, evict: bool, change: impl FnOnce(Option<&V>) -> (T, Change<V>)) -> Option<T> {
         let bound = self.per_shard.load(Ordering::Relaxed);
+        let key = self.placed(key);
         let mut shard = self.shard(key);
-        match shard.find(key.0) {
+        match shard.find(key) {
             Some(at) => {
                 let used = shard.tick();
                 let Some(Some(entry)) = shard.slots.get_mut(at) else { return None };
@@ -155,7 +160,7 @@ impl<V> Bounded<V> {
                     while shard.len >= bound && gone < 2 && shard.evict() {
                         gone += 1;
                     }
-                    shard.insert(key.0, value, bound);
+                    shard.insert(key, value, bound);
                     self.evicted.fetch_add(gone, Ordering::Relaxed);
                     match gone {
                         0 => self.len.fetch_add(1, Ordering::Relaxed),
@@ -175,9 +180,17 @@ impl<V> Bounded<V> {
         }
     }
 
-    fn shard(&self, key: Key) -> MutexGuard<'_, Shard<V>> {
+    /// Whoever can compute a key cannot aim at a shard, or at a place in it.
+    fn placed(&self, key: Key) -> [u64; 2] {
+        match key.known {
+            false => key.bits,
+            true => [self.hashers.0.hash_one(key.bits), self.hashers.1.hash_one(key.bits)],
+        }
+    }
+
+    fn shard(&self, [_, key]: [u64; 2]) -> MutexGuard<'_, Shard<V>> {
         // One half places a key within its shard, the other chooses the shard.
-        let index = spread(key.0[1], self.shards.len());
+        let index = spread(key, self.shards.len());
         let shard = self.shards.get(index).unwrap_or_else(|| unreachable!("less than there are"));
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }

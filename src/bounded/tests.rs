@@ -129,3 +129,14 @@ fn nothing_is_allocated_for_what_is_known() {
     assert_eq!(info.count_total, 0);
     assert_eq!(map.get(key), Some(101));
 }
+
+#[test]
+fn whoever_computes_keys_aims_at_nothing() {
+    let map = Bounded::new(10_000);
+    for number in 0..10_000 {
+        let key = Key::from_bits([7, number]);
+        map.put(key, number);
+        assert_eq!(map.get(key), Some(number));
+    }
+    assert!(map.len() > 9_000, "{} in a map of 10,000", map.len());
+}

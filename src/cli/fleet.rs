@@ -93,7 +93,7 @@ impl Reach {
         let mut link = bus.link();
         let up = tokio::time::timeout(REACH, link.wait_for(|link| *link == Link::Up)).await;
         if !matches!(up, Ok(Ok(_))) {
-            return Err(load::failed(&format!("the bus cannot be reached at {}", words.servers().join(", "))));
+            return Err(load::failed(&format!("the bus cannot be reached at {}", words.shown())));
         }
         drop(up);
         let fleet = Fleet::new(words.fleet.clone());

@@ -15,6 +15,8 @@ use crate::telemetry::metrics::LimitReading;
 const EVERY: Duration = Duration::from_secs(2);
 /// Routes told of at once: those with the most requests since the last time.
 pub const ROUTES_MAX: usize = 500;
+/// Upstreams likewise.
+const UPSTREAMS_MAX: usize = 500;
 
 /// Requests that ended, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,22 +76,25 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Keeps the busiest routes, by the requests since `before`.
+    /// Keeps the busiest routes and upstreams, by what went through them since `before`.
     pub fn busiest(&mut self, before: Option<&Traffic>) {
-        if self.routes.len() <= ROUTES_MAX {
-            return;
-        }
-        let known: BTreeMap<&str, u64> = before
-            .into_iter()
-            .flat_map(|before| &before.routes)
-            .map(|route| (route.name.as_str(), route.counted.requests()))
-            .collect();
-        let fresh = |route: &RouteTraffic| {
-            route.counted.requests().saturating_sub(known.get(route.name.as_str()).copied().unwrap_or_default())
-        };
-        self.routes.sort_by_key(|route| std::cmp::Reverse(fresh(route)));
-        self.routes.truncate(ROUTES_MAX);
+        let routes = before.map(|before| before.routes.as_slice()).unwrap_or_default();
+        keep_busiest(&mut self.routes, routes, |route| (&route.name, route.counted.requests()), ROUTES_MAX);
+        let upstreams = before.map(|before| before.upstreams.as_slice()).unwrap_or_default();
+        keep_busiest(&mut self.upstreams, upstreams, |upstream| (&upstream.name, upstream.attempts), UPSTREAMS_MAX);
     }
+}
+
+fn keep_busiest<T>(all: &mut Vec<T>, before: &[T], counted: impl Fn(&T) -> (&str, u64), most: usize) {
+    if all.len() <= most {
+        return;
+    }
+    let known: BTreeMap<&str, u64> = before.iter().map(&counted).collect();
+    all.sort_by_cached_key(|one| {
+        let (name, count) = counted(one);
+        std::cmp::Reverse(count.saturating_sub(known.get(name).copied().unwrap_or_default()))
+    });
+    all.truncate(most);
 }
 
 /// Tells the counters again and again, for as long as the process lives.
@@ -98,10 +103,36 @@ pub async fn tell(membership: Membership, read: impl Fn() -> Traffic + Send) {
     let mut before = None;
     loop {
         tokio::time::sleep(EVERY).await;
-        let mut now = read();
-        now.busiest(before.as_ref());
-        let payload = serde_json::to_vec(&now).unwrap_or_default();
+        let now = read();
+        let mut told = now.clone();
+        told.busiest(before.as_ref());
+        let payload = serde_json::to_vec(&told).unwrap_or_default();
         membership.post.telemetry(Message { subject: subject.clone(), payload: payload.into() });
         before = Some(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upstreams(counts: impl Iterator<Item = u64>) -> Vec<UpstreamTraffic> {
+        let upstream = |(number, attempts)| UpstreamTraffic {
+            name: format!("u{number}"),
+            in_flight: 0,
+            endpoints: BTreeMap::new(),
+            attempts,
+            failures: 0,
+        };
+        counts.enumerate().map(upstream).collect()
+    }
+
+    #[test]
+    fn what_was_busy_once_makes_room_for_what_is_busy_now() {
+        let before = upstreams((0..1_000).map(|number| 1_000_000 - number));
+        let mut now = upstreams((0..1_000).map(|number| 1_000_000 - number + u64::from(number >= 990)));
+        keep_busiest(&mut now, &before, |one| (&one.name, one.attempts), 10);
+        let names: Vec<&str> = now.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!(names, ["u990", "u991", "u992", "u993", "u994", "u995", "u996", "u997", "u998", "u999"]);
     }
 }

@@ -121,10 +121,15 @@ pub(super) fn documents(
     let RoutesOnBus { bucket: _, signed_by, wait } = nats;
     let bucket = settings.bucket().unwrap_or_default();
     let follow = source::bus::Follow {
-        ledger: Ledger::new(membership.bus.clone(), bucket),
+        ledger: Ledger::new(membership.bus.clone(), bucket.clone()),
         verifier: Verifier::new(signed_by.iter())?,
         node: membership.node.to_string(),
         wait: wait.0,
+        floor: match &settings.state.dir {
+            Some(dir) => source::floor::Floor::open(dir, &bucket)
+                .map_err(|source| StartError::State { path: dir.clone(), source })?,
+            None => source::floor::Floor::default(),
+        },
     };
     Ok(Documents {
         source: source::bus::follow(follow, tasks),

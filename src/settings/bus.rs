@@ -92,6 +92,16 @@ impl Bus {
         self.urls.iter().filter(|url| !url.trim().is_empty()).cloned().collect()
     }
 
+    /// The same for people to read, without what may be a password in them.
+    pub fn shown(&self) -> String {
+        let bare = |url: String| match (url.split_once("://"), url.rsplit_once('@')) {
+            (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+            (None, Some((_, host))) => host.to_owned(),
+            (_, None) => url,
+        };
+        self.servers().into_iter().map(bare).collect::<Vec<_>>().join(", ")
+    }
+
     /// Adds every mistake of meaning.
     pub fn check(&self, at: &Path, error: &mut dyn FnMut(Path, String, &str)) {
         if !is_fleet_name(&self.fleet) {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use super::floor::Floor;
 use super::{Publisher, Source, SourceError, Trigger, Update, channel};
 use crate::bus::{Entry, Seen};
 use crate::config::vocabulary::Vocabulary;
@@ -30,6 +31,8 @@ pub struct Follow {
     pub node: String,
     /// How long the first document may take before there counts as none.
     pub wait: Duration,
+    /// The highest revision that was followed: with signatures, no older one is.
+    pub floor: Floor,
 }
 
 /// Follows the documents of a ledger. The first thing yielded is what is in force there, or why nothing is known.
@@ -47,8 +50,7 @@ struct Follower {
     publisher: Publisher,
     head: Option<Pointer>,
     canary: Option<Canary>,
-    /// The highest revision that was followed since the process began: with signatures, no older one is.
-    highest: u64,
+    floor: Floor,
     /// What is to be fetched, why, and when it is tried.
     wanted: Option<(Trigger, Instant)>,
     pause: Duration,
@@ -59,7 +61,7 @@ struct Follower {
 
 impl Follower {
     fn new(follow: Follow, publisher: Publisher) -> Follower {
-        let Follow { ledger, verifier, node, wait } = follow;
+        let Follow { ledger, verifier, node, wait, floor } = follow;
         Follower {
             ledger,
             verifier,
@@ -68,7 +70,7 @@ impl Follower {
             publisher,
             head: None,
             canary: None,
-            highest: 0,
+            floor,
             wanted: None,
             pause: AGAIN_MIN,
             troubled: None,
@@ -154,7 +156,9 @@ impl Follower {
         }
         match self.ledger.text(&pointer.digest).await {
             Ok(text) => {
-                self.highest = self.highest.max(pointer.revision);
+                if self.verifier.is_strict() {
+                    self.floor.raise(pointer.revision).await;
+                }
                 self.pause = AGAIN_MIN;
                 self.publish(text, &pointer, trigger);
             }
@@ -172,8 +176,9 @@ impl Follower {
             return Err(SourceError::Unsigned { revision });
         }
         // The head of a trial that was taken back is one below it.
-        if self.verifier.is_strict() && revision + 1 < self.highest {
-            return Err(SourceError::Older { revision, highest: self.highest });
+        let highest = self.floor.highest();
+        if self.verifier.is_strict() && revision + 1 < highest {
+            return Err(SourceError::Older { revision, highest });
         }
         let known: BTreeSet<String> = Vocabulary::document().all().into_iter().collect();
         let unknown: Vec<&str> = pointer.requires.difference(&known).map(String::as_str).take(WORDS_MAX).collect();

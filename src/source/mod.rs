@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 pub mod bus;
 pub mod file;
+pub mod floor;
 
 /// A text as a source holds it now.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -262,7 +262,9 @@ async fn only_signed_documents_are_followed_where_keys_are_named() {
     openssl(&["genpkey", "-algorithm", "ed25519", "-out", "operator.key"]);
     let public = openssl(&["pkey", "-in", "operator.key", "-pubout"]);
     desk.push(&answering("signed"), &["--sign", "operator.key"]).exits(0);
-    let gateway = Gateway::with("", |settings| {
+    let documents = bus(&nats).await.bucket("tollgate").await.unwrap();
+    let first = documents.entry("head.fleet").await.unwrap().unwrap();
+    let mut gateway = Gateway::with("", |settings| {
         nats.routes(settings, "n1");
         settings.set("routes.nats.signed_by", public.as_str());
     })
@@ -274,6 +276,12 @@ async fn only_signed_documents_are_followed_where_keys_are_named() {
     says(&gateway, "signed").await;
     desk.run(&["rollback", "1", "--sign", "operator.key", "--wait"]).exits(0);
     eventually!(desk.node("n1")["problem"].is_null());
+    // What was signed once is not put back in force by whoever holds the bus, not even over a restart.
+    gateway.stop().await;
+    documents.put("head.fleet", first.value).await.unwrap();
+    let _gateway = gateway.successor(&[]).await.unwrap();
+    let older = "revision 1 is older than revision 3";
+    eventually!(desk.node("n1")["problem"].as_str().is_some_and(|problem| problem.contains(older)));
 }
 
 #[tokio::test]

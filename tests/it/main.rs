@@ -37,6 +37,7 @@ mod deploy;
 mod destinations;
 mod discovery;
 mod fleet;
+mod fleet_soak;
 mod floods;
 mod forgeries;
 mod grpc;

@@ -3,16 +3,21 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use instant_acme::{Account, AccountCredentials, ExternalAccountKey, NewAccount};
 
 use super::Failure;
-use super::store::Store;
+use super::store::{Lock, Store};
 use crate::settings::Ca;
 
 /// No host begins with a dot.
 const KEY: &str = ".account.json";
+/// The right to open it: a lock called so brings what was written under `KEY` before it was taken.
+const OPENING: &str = ".account";
+/// How often a gateway looks whether another one has opened it: for longer than one that died has the right.
+const TRIES: u32 = 40;
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// A CA, and our account there once it is known.
 pub(super) struct Authority {
@@ -76,12 +81,12 @@ impl Authority {
             Some(root) => Account::builder_with_root(root),
             None => Account::builder(),
         };
-        let (store, shelf) = (self.store.clone(), ca.clone());
-        let read = tokio::task::spawn_blocking(move || store.read(&shelf, KEY)).await;
-        let kept = read
-            .map_err(|error| Failure::Kept(std::io::Error::other(error)))??
-            .and_then(|json| serde_json::from_slice::<Kept>(&json).ok());
-        let account = match kept.filter(|kept| kept.directory == *directory) {
+        let (mut kept, mut right) = (self.kept().await?, None);
+        if kept.is_none() {
+            right = Some(self.right().await?);
+            kept = self.kept().await?;
+        }
+        let account = match kept {
             Some(kept) => builder(root)?.from_credentials(kept.credentials).await?,
             None => {
                 let contact: Vec<&str> = contact.iter().map(String::as_str).collect();
@@ -102,7 +107,30 @@ impl Authority {
                 account
             }
         };
+        drop(right);
         Ok(held.insert(account).clone())
+    }
+
+    /// The account of this directory that is kept.
+    async fn kept(&self) -> Result<Option<Kept>, Failure> {
+        let (store, shelf) = (self.store.clone(), self.name.clone());
+        let read = tokio::task::spawn_blocking(move || store.read(&shelf, KEY)).await;
+        let json = read.map_err(|error| Failure::Kept(std::io::Error::other(error)))??;
+        let kept = json.and_then(|json| serde_json::from_slice::<Kept>(&json).ok());
+        Ok(kept.filter(|kept| kept.directory == self.words.directory))
+    }
+
+    /// The right to open an account: of several gateways one does, and the others take it up.
+    async fn right(&self) -> Result<Box<dyn Lock>, Failure> {
+        for _ in 0..TRIES {
+            let (store, shelf) = (self.store.clone(), self.name.clone());
+            let taken = tokio::task::spawn_blocking(move || store.lock(&shelf, OPENING)).await;
+            if let Some(right) = taken.map_err(|error| Failure::Kept(std::io::Error::other(error)))?? {
+                return Ok(right);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Err(Failure::Kept(std::io::Error::other("another gateway opens the account, and does not come to an end")))
     }
 
     /// The CA was set up anew, or has closed the account.
