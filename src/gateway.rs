@@ -33,7 +33,7 @@ use crate::overload::Overload;
 use crate::policy::{Revocations, unix_now};
 use crate::proxy::{Proxy, Surroundings};
 use crate::routes::{Env, Table};
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 use crate::tasks::Tasks;
 use crate::telemetry::{Telemetry, TelemetryError};
 use crate::tls::CertificateError;
@@ -135,9 +135,12 @@ impl Gateway {
         let sockets = bound.duplicates();
 
         let membership = joining::join(&settings, bus, &tasks).await?;
-        let discovery = membership
-            .as_ref()
-            .map(|Membership { bus, fleet, .. }| Discovery { bus: bus.clone(), bucket: fleet.found() });
+        let local = settings.bus.as_ref().is_none_or(settings::Bus::is_local);
+        let discovery = membership.as_ref().map(|Membership { bus, fleet, .. }| Discovery {
+            bus: bus.clone(),
+            bucket: fleet.found(),
+            local,
+        });
         let env = Env { on_bus: Some(discovery.is_some()), ..Env::of(&settings) };
         let pools = Pools::discovering(&settings.dns, tasks.clone(), discovery);
         let pools = Arc::new(pools.map_err(|error| StartError::Dns(error.to_string()))?);

@@ -41,7 +41,7 @@ pub(super) async fn add(Extract(state): Extract<State>, asked: Result<Json<Revoc
         Ok(Ok(id)) => {
             tracing::warn!(
                 event = "revocation.added",
-                id,
+                revocation = id,
                 issuer = told.issuer,
                 reason = told.reason,
                 "tokens revoked"
@@ -57,7 +57,7 @@ pub(super) async fn remove(Extract(state): Extract<State>, Path(id): Path<String
     let (revocations, of) = (state.revocations.clone(), id.clone());
     match tokio::task::spawn_blocking(move || revocations.remove(&of, unix_now())).await {
         Ok(Ok(true)) => {
-            tracing::warn!(event = "revocation.removed", id, "tokens are taken again");
+            tracing::warn!(event = "revocation.removed", revocation = id, "tokens are taken again");
             StatusCode::NO_CONTENT.into_response()
         }
         Ok(Ok(false)) => problem::answer(StatusCode::NOT_FOUND, "not_found", "there is no such revocation"),

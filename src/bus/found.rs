@@ -22,9 +22,12 @@ pub const ENDPOINTS_MAX: usize = 1_000;
 const TERM_S: u64 = 15;
 const TERM_S_MIN: u64 = 3;
 const TERM_S_MAX: u64 = 300;
-/// An endpoint that could not be registered is registered again after this long.
-const AGAIN: Duration = Duration::from_secs(1);
-/// Leaving waits for the bus no longer.
+/// Pauses between tries to register an endpoint, doubled from one to the next.
+const AGAIN_MIN: Duration = Duration::from_millis(500);
+const AGAIN_MAX: Duration = Duration::from_secs(10);
+/// What could not be asked about is believed in for so much longer, and asked about again.
+const RESPITE: Duration = Duration::from_secs(1);
+/// Leaving, or asking about one endpoint, waits for the bus no longer.
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// An endpoint as it registers itself: the JSON under `SERVICE.ID`.
@@ -60,6 +63,11 @@ pub enum RegistrationError {
     /// Nobody, everybody, or whoever happens to be on the same link: never an endpoint of a service.
     #[error("{0} is not the address of an endpoint")]
     Address(SocketAddr),
+    #[error("`{0}` is no name of an endpoint: letters, digits, `-` and `_`, 64 at most")]
+    Id(String),
+    /// It would be another machine for every gateway.
+    #[error("{0} is this machine only, and the bus is not")]
+    Loopback(SocketAddr),
     #[error("a weight of {0}; 1000 at most")]
     Weight(u16),
     #[error("a region of more than 64 bytes")]
@@ -112,7 +120,8 @@ pub fn is_service(name: &str) -> bool {
     Fleet::is_name(name)
 }
 
-/// Keeps an endpoint registered until it is told to stop; then it takes it away. `id` is its own among those of the service.
+/// Keeps an endpoint registered until it is told to stop; then it takes it away. `id` is its own among those of the service;
+/// the last who registers under it has it.
 pub async fn register(
     bus: Bus,
     bucket: String,
@@ -125,51 +134,73 @@ pub async fn register(
     if !is_service(service) {
         return Err(RegistrationError::Service(service.to_owned()));
     }
-    let key = format!("{service}.{}", super::names::level(id));
+    if !is_service(id) {
+        return Err(RegistrationError::Id(id.to_owned()));
+    }
+    let key = format!("{service}.{id}");
     let value = serde_json::to_vec(&registration).unwrap_or_default();
     let write = || async { bus.bucket(&bucket).await?.put(&key, value.clone().into()).await };
-    let mut failing: Option<bool> = None;
+    let (third, address) = (registration.term() / 3, registration.address);
+    let (mut last, mut failing, mut again) = (None, None, AGAIN_MIN);
     loop {
-        let written: Result<u64, BusError> =
-            timeout(registration.term() / 3, write()).await.unwrap_or(Err(BusError::Timeout(registration.term() / 3)));
-        match &written {
-            Ok(_) if failing != Some(false) => {
-                tracing::info!(service, address = %registration.address, "registered");
+        let written = tokio::select! {
+            written = timeout(third, write()) => written.unwrap_or(Err(BusError::Timeout(third))),
+            () = stop.cancelled() => break,
+        };
+        let pause = match written {
+            Ok(revision) => {
+                if failing != Some(false) {
+                    tracing::info!(service, %address, "registered");
+                }
+                (last, failing, again) = (Some(revision), Some(false), AGAIN_MIN);
+                registration.term().mul_f64(0.27)
             }
-            Err(error) if failing != Some(true) => {
-                tracing::warn!(service, address = %registration.address, %error, "not registered: it is tried again");
+            Err(error) => {
+                if failing != Some(true) {
+                    tracing::warn!(service, %address, %error, "not registered: it is tried again");
+                }
+                failing = Some(true);
+                again = (again * 2).min(AGAIN_MAX);
+                again / 2
             }
-            _ => {}
-        }
-        failing = Some(written.is_err());
-        let pause = if written.is_ok() { registration.term().mul_f64(0.27) } else { AGAIN };
+        };
         tokio::select! {
             () = sleep(jittered(pause)) => {}
             () = stop.cancelled() => break,
         }
     }
-    let leave = async { bus.bucket(&bucket).await?.remove(&key, None).await };
-    if !matches!(timeout(GOODBYE, leave).await, Ok(Ok(()))) {
-        tracing::warn!(service, "the registration could not be taken away: it ends with its term");
+    if last.is_some() {
+        // Only its own: another one may have come in its place.
+        let leave = async { bus.bucket(&bucket).await?.remove(&key, last).await };
+        if !matches!(timeout(GOODBYE, leave).await, Ok(Ok(()) | Err(BusError::Lost { .. }))) {
+            tracing::warn!(service, "the registration could not be taken away: it ends with its term");
+        }
     }
     Ok(())
 }
 
 /// A reading of the endpoints of a service that never ends.
 pub struct Endpoints {
+    bus: Bus,
+    bucket: String,
+    /// Whether endpoints on this machine are believed.
+    local: bool,
     follow: Follow,
     service: String,
     standing: BTreeMap<String, Standing>,
     /// Read anew: told only when it is whole.
-    anew: Option<BTreeMap<String, Registration>>,
+    anew: Option<BTreeMap<String, (Registration, u64)>>,
     away: bool,
     /// What cannot be used, said once each.
     refused: BTreeSet<String>,
+    /// That there are too many was said.
+    full: bool,
 }
 
 #[derive(Debug)]
 struct Standing {
     registration: Registration,
+    revision: u64,
     until: Instant,
 }
 
@@ -183,15 +214,19 @@ pub enum Told {
 }
 
 impl Endpoints {
-    /// Of a service whose name was checked (`is_service`).
-    pub fn of(bus: &Bus, bucket: impl Into<String>, service: &str) -> Endpoints {
+    /// Of a service whose name was checked (`is_service`). `local` says that all who register are on this machine.
+    pub fn of(bus: &Bus, bucket: &str, service: &str, local: bool) -> Endpoints {
         Endpoints {
+            bus: bus.clone(),
+            bucket: bucket.to_owned(),
+            local,
             follow: bus.follow(bucket, format!("{service}.*")),
             service: service.to_owned(),
             standing: BTreeMap::new(),
             anew: None,
             away: true,
             refused: BTreeSet::new(),
+            full: false,
         }
     }
 
@@ -214,7 +249,7 @@ impl Endpoints {
                     }
                     seen => self.take(seen),
                 },
-                () = end => self.end(),
+                () = end => self.end().await,
             };
             if changed {
                 return Told::Endpoints(self.standing.values().map(|standing| standing.registration.clone()).collect());
@@ -234,16 +269,11 @@ impl Endpoints {
                 let Some(registration) = self.read(&entry) else { return false };
                 if let Some(anew) = &mut self.anew {
                     if anew.len() < ENDPOINTS_MAX {
-                        anew.insert(entry.key, registration);
+                        anew.insert(entry.key, (registration, entry.revision));
                     }
                     return false;
                 }
-                if !self.has_room_for(&entry.key) {
-                    return false;
-                }
-                let until = now + registration.term();
-                let before = self.standing.insert(entry.key, Standing { registration: registration.clone(), until });
-                before.is_none_or(|before| before.registration != registration)
+                self.stand(entry.key, registration, entry.revision)
             }
             Seen::Removed(key) => match &mut self.anew {
                 Some(anew) => {
@@ -261,11 +291,8 @@ impl Endpoints {
                 for standing in self.standing.values_mut() {
                     standing.until = now + standing.registration.term();
                 }
-                for (key, registration) in anew {
-                    if self.has_room_for(&key) {
-                        let until = now + registration.term();
-                        self.standing.insert(key, Standing { registration, until });
-                    }
+                for (key, (registration, revision)) in anew {
+                    self.stand(key, registration, revision);
                 }
                 true
             }
@@ -273,12 +300,28 @@ impl Endpoints {
         }
     }
 
-    fn has_room_for(&self, key: &str) -> bool {
-        self.standing.len() < ENDPOINTS_MAX || self.standing.contains_key(key)
+    /// A term begins. Whether that is news.
+    fn stand(&mut self, key: String, registration: Registration, revision: u64) -> bool {
+        if self.standing.len() >= ENDPOINTS_MAX && !self.standing.contains_key(&key) {
+            if !self.full {
+                tracing::warn!(service = self.service, "more than {ENDPOINTS_MAX} endpoints: the others are left out");
+                self.full = true;
+            }
+            return false;
+        }
+        let until = Instant::now() + registration.term();
+        let standing = Standing { registration: registration.clone(), revision, until };
+        let before = self.standing.insert(key, standing);
+        before.is_none_or(|before| before.registration != registration)
     }
 
     fn read(&mut self, entry: &Entry) -> Option<Registration> {
-        match Registration::read(&entry.value) {
+        let read =
+            Registration::read(&entry.value).and_then(|read| match read.address.ip().to_canonical().is_loopback() {
+                true if !self.local => Err(RegistrationError::Loopback(read.address)),
+                _ => Ok(read),
+            });
+        match read {
             Ok(read) => Some(read),
             Err(error) => {
                 if self.refused.len() < ENDPOINTS_MAX && self.refused.insert(entry.key.clone()) {
@@ -289,91 +332,33 @@ impl Endpoints {
         }
     }
 
-    /// Lets go what was not renewed.
-    fn end(&mut self) -> bool {
-        let (now, before) = (Instant::now(), self.standing.len());
-        self.standing.retain(|_, standing| standing.until > now);
-        self.standing.len() < before
+    /// Lets go what was not renewed, once the bus itself says so: a reading that hears nothing may be cut off somewhere.
+    async fn end(&mut self) -> bool {
+        let now = Instant::now();
+        let over =
+            |(key, standing): (&String, &Standing)| (standing.until <= now).then(|| (key.clone(), standing.revision));
+        let over: Vec<(String, u64)> = self.standing.iter().filter_map(over).collect();
+        let mut changed = false;
+        for (key, revision) in over {
+            let asking = async { self.bus.bucket(&self.bucket).await?.entry(&key).await };
+            match timeout(GOODBYE, asking).await {
+                Ok(Ok(Some(entry))) if entry.revision > revision => {
+                    if let Some(registration) = self.read(&entry) {
+                        changed |= self.stand(key, registration, entry.revision);
+                    }
+                }
+                Ok(Ok(_)) => changed |= self.standing.remove(&key).is_some(),
+                Ok(Err(_)) | Err(_) => {
+                    // Nor can the others be asked about now.
+                    let respite = Instant::now() + RESPITE;
+                    self.standing.values_mut().for_each(|standing| standing.until = standing.until.max(respite));
+                    break;
+                }
+            }
+        }
+        changed
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::bus::{Bucket, Local};
-
-    async fn bus() -> Bus {
-        let bus = Bus::new(Local::default());
-        bus.make_bucket(&Bucket { name: "found".to_owned(), max_age: Duration::ZERO }).await.unwrap();
-        bus
-    }
-
-    fn at(port: u16) -> Registration {
-        Registration::new(([10, 0, 0, 1], port).into())
-    }
-
-    fn ports(told: Told) -> Vec<u16> {
-        match told {
-            Told::Endpoints(all) => all.iter().map(|one| one.address.port()).collect(),
-            Told::Lost(reason) => panic!("{reason}"),
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_endpoint_is_there_while_it_says_so() {
-        let bus = bus().await;
-        let mut endpoints = Endpoints::of(&bus, "found", "builder");
-        assert_eq!(ports(endpoints.next().await), [0_u16; 0]);
-        let stop = CancellationToken::new();
-        let keep = |port: u16, stop: CancellationToken| {
-            let bus = bus.clone();
-            tokio::spawn(async move {
-                register(bus, "found".to_owned(), "builder", &port.to_string(), at(port), stop).await.unwrap();
-            })
-        };
-        let one = keep(1, stop.clone());
-        assert_eq!(ports(endpoints.next().await), [1]);
-        let dies = keep(2, CancellationToken::new());
-        assert_eq!(ports(endpoints.next().await), [1, 2]);
-        let quiet = timeout(Duration::from_secs(120), endpoints.next()).await;
-        assert!(quiet.is_err(), "renewing is no news: {quiet:?}");
-        let died = Instant::now();
-        dies.abort();
-        assert_eq!(ports(endpoints.next().await), [1]);
-        let took = died.elapsed();
-        assert!(took <= Duration::from_secs(TERM_S) && took > Duration::from_secs(TERM_S / 2), "{took:?}");
-        let left = Instant::now();
-        stop.cancel();
-        assert_eq!(ports(endpoints.next().await), [0_u16; 0]);
-        assert!(left.elapsed() < Duration::from_secs(1), "who leaves says so");
-        one.await.unwrap();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_no_registration_changes_nothing() {
-        let bus = bus().await;
-        let bucket = bus.bucket("found").await.unwrap();
-        bucket.put("builder.a", serde_json::to_vec(&at(1)).unwrap().into()).await.unwrap();
-        bucket.put("other.a", serde_json::to_vec(&at(9)).unwrap().into()).await.unwrap();
-        let mut endpoints = Endpoints::of(&bus, "found", "builder");
-        assert_eq!(ports(endpoints.next().await), [1]);
-        for text in [
-            "",
-            "{}",
-            r#"{"address":"builder.internal:80"}"#,
-            r#"{"address":"0.0.0.0:80"}"#,
-            r#"{"address":"169.254.169.254:80"}"#,
-            r#"{"address":"[::ffff:169.254.169.254]:80"}"#,
-            r#"{"address":"10.0.0.1:0"}"#,
-            r#"{"address":"10.0.0.1:1","weight":1001}"#,
-            r#"{"address":"10.0.0.1:1","term_s":2}"#,
-        ] {
-            assert!(Registration::read(text.as_bytes()).is_err(), "{text}");
-            bucket.put("builder.b", text.to_owned().into()).await.unwrap();
-        }
-        let told = timeout(Duration::from_secs(1), endpoints.next()).await;
-        assert!(told.is_err(), "{told:?}");
-        bucket.put("builder.b", r#"{"address":"10.0.0.1:2","weight":3}"#.into()).await.unwrap();
-        assert_eq!(ports(endpoints.next().await), [1, 2]);
-    }
-}
+mod tests;

@@ -3,8 +3,8 @@
 //! ```text
 //! bucket FLEET          head, revision.N, document.DIGEST.., canary      operators write, gateways read
 //! bucket FLEET_status   node.ID, words.DIGEST                            every gateway writes its own, the controller forgets
-//! bucket FLEET_shared   revoked.ID, keys.ISSUER, usage.., lease.NAME     gateways among themselves
-//! bucket FLEET_sealed   certificates and accounts, sealed                gateways among themselves
+//! bucket FLEET_shared   revoked.ID, lease.NAME, alert.., canary.decision gateways and controllers among themselves
+//! bucket FLEET_sealed   acme.., keys.PLACE, sealed; lease.NAME           gateways among themselves
 //! bucket FLEET_found    SERVICE.ID                                       services that register themselves
 //! stream FLEET_events   FLEET.event.SERVICE.EVENT                        at least once
 //! stream FLEET_requests FLEET.request.NODE                               best effort
@@ -93,7 +93,8 @@ impl Fleet {
             bucket(self.status(), Duration::from_secs(24 * 3600)),
             bucket(self.shared(), Duration::ZERO),
             bucket(self.sealed(), Duration::ZERO),
-            bucket(self.found(), Duration::from_secs(3600)),
+            // The longest term of a registration, and half of it.
+            bucket(self.found(), Duration::from_secs(450)),
         ]
     }
 

@@ -107,6 +107,7 @@ impl Post {
                 self.0.telemetry_lost.fetch_add(1, Ordering::Relaxed);
             } else if let Some((message, _)) = waiting.events.pop_front() {
                 waiting.bytes -= message.payload.len();
+                self.0.event_gone.notify_one();
                 self.0.events_lost.fetch_add(1, Ordering::Relaxed);
             } else {
                 break;

@@ -212,18 +212,22 @@ impl KeyRing {
     pub fn start(self: &Arc<Self>, tasks: &Tasks, kept: Option<PathBuf>, shared: Option<&SharedKeys>) {
         let Some(remote) = self.remote.clone().filter(|_| self.task.get().is_none()) else { return };
         let shelf = shared.map(|shared| shared.of(&remote));
-        let fetching = Fetching { ring: Arc::downgrade(self), remote, kept, shelf, failures: 0 };
+        let ring = Arc::downgrade(self);
+        let fetching = Fetching { ring, remote, kept, shelf, failures: 0, as_of_ms: 0, told: None };
         let _ = self.task.set(tasks.spawn("keys", fetching.run()));
     }
 
-    fn take(&self, remote: &Remote, text: &str) -> Result<(), Failure> {
+    /// Whether they are others than before. Whoever waits for a key looks again.
+    fn take(&self, remote: &Remote, text: &str) -> Result<bool, Failure> {
         let keys = Keys::read(text)?;
         let before = self.keys.swap(Some(Arc::new(keys.clone())));
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        if before.is_none_or(|before| !before.are(&keys)) {
+        let changed = before.is_none_or(|before| !before.are(&keys));
+        if changed {
             tracing::info!(event = "issuer.keys", issuer = remote.issuer, keys = keys.len(), "keys taken up");
+            self.fetched.send_modify(|_| {});
         }
-        Ok(())
+        Ok(changed)
     }
 
     /// Nobody waits for a key that is not there.

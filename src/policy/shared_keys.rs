@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::jwks::Remote;
-use crate::bus::{Bus, BusError, Entry, Follow, Held, Lease, Seen, Sighting};
+use crate::bus::{Bus, Entry, Follow, Held, Lease, Link, Seen, Sighting};
 use crate::scalar::hex;
 use crate::seal::Seal;
 
@@ -64,11 +64,25 @@ impl SharedKeys {
 pub(super) struct Told {
     /// A JWKS.
     pub(super) text: String,
+    /// When the fetch began, in milliseconds since 1970: what is older never takes the place of what is newer.
+    pub(super) began_ms: u64,
     /// Seconds for which whoever fetched it believes in it.
     fresh_s: u64,
 }
 
+/// Whose right it is to fetch.
+pub(super) enum Right {
+    Ours(Held),
+    Others,
+    /// The bus does not say.
+    Unknown,
+}
+
 impl Told {
+    pub(super) fn new(text: String, began_ms: u64, fresh: Duration) -> Told {
+        Told { text, began_ms, fresh_s: fresh.as_secs().max(1) }
+    }
+
     /// When those who only heard of it fetch themselves: later than who fetched it, and not all at once.
     pub(super) fn wait(&self) -> Duration {
         Duration::from_secs(self.fresh_s.min(FRESH_MAX_S)).mul_f64(1.1 + fastrand::f64() / 5.0)
@@ -115,18 +129,23 @@ impl Shelf {
         }
     }
 
-    /// The right to fetch; nothing if another node has it.
-    pub(super) async fn right(&mut self) -> Result<Option<Held>, BusError> {
-        self.lease.attempt(&mut self.seen).await
+    /// Whose right it is to fetch now. A bus that is away, or slow, is not waited for.
+    pub(super) async fn right(&mut self, patience: Duration) -> Right {
+        if *self.shared.0.bus.link().borrow() != Link::Up {
+            return Right::Unknown;
+        }
+        match timeout(patience, self.lease.attempt(&mut self.seen)).await {
+            Ok(Ok(Some(held))) => Right::Ours(held),
+            Ok(Ok(None)) => Right::Others,
+            Ok(Err(_)) | Err(_) => Right::Unknown,
+        }
     }
 
-    /// Fetches with the right to, and gives it back. Nothing: the right was lost.
-    pub(super) async fn with<T>(&mut self, held: Held, fetch: impl Future<Output = T>) -> Option<T> {
-        self.lease.during(held, fetch).await
+    pub(super) fn lease(&self) -> Lease {
+        self.lease.clone()
     }
 
-    pub(super) async fn tell(&mut self, text: &str, fresh: Duration) {
-        let told = Told { text: text.to_owned(), fresh_s: fresh.as_secs().max(1) };
+    pub(super) async fn tell(&mut self, told: Told) {
         let Inner { bus, bucket, seal, .. } = &*self.shared.0;
         let telling = async {
             let value = serde_json::to_vec(&told).map_err(|error| error.to_string())?;

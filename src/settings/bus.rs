@@ -92,6 +92,17 @@ impl Bus {
         self.urls.iter().filter(|url| !url.trim().is_empty()).cloned().collect()
     }
 
+    /// Whether all servers are on this machine, as far as their names say.
+    pub fn is_local(&self) -> bool {
+        self.servers().iter().all(|url| {
+            let rest = url.split_once("://").map_or(&**url, |(_, rest)| rest);
+            let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+            let host = host.split(['/', '?']).next().unwrap_or_default();
+            let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']);
+            name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        })
+    }
+
     /// The same for people to read, without what may be a password in them.
     pub fn shown(&self) -> String {
         let bare = |url: String| match (url.split_once("://"), url.rsplit_once('@')) {

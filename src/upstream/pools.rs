@@ -31,6 +31,8 @@ pub struct Discovery {
     pub bus: Bus,
     /// The fleet's bucket of services.
     pub bucket: String,
+    /// The bus is on this machine alone, and so is who registers.
+    pub local: bool,
 }
 
 impl Pools {

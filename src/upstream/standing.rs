@@ -348,7 +348,7 @@ async fn follow(name: Name, pool: Weak<Pool>, environment: Arc<Environment>) {
 
 /// Takes what registers itself under a name, until the pool is gone.
 async fn discover(service: Box<str>, pool: Weak<Pool>, environment: Arc<Environment>) {
-    let Some(Discovery { bus, bucket }) = &environment.discovery else {
+    let Some(Discovery { bus, bucket, local }) = &environment.discovery else {
         // The document was refused, or nobody could know.
         let lost = Told::Lost("this gateway is on no bus".to_owned());
         if let Some(pool) = pool.upgrade() {
@@ -356,7 +356,7 @@ async fn discover(service: Box<str>, pool: Weak<Pool>, environment: Arc<Environm
         }
         return;
     };
-    let mut endpoints = Endpoints::of(bus, bucket.clone(), &service);
+    let mut endpoints = Endpoints::of(bus, bucket, &service, *local);
     let name = Name::Service(service);
     loop {
         let told = endpoints.next().await;

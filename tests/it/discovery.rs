@@ -127,6 +127,8 @@ fn mistakes_are_told_before_anything_runs() {
         (&["register", "a", "169.254.169.254:80"], "not the address of an endpoint"),
         (&["register", "a", "10.0.0.1:80", "--term", "1s"], "a term of 1 s; 3 to 300"),
         (&["register", "a", "10.0.0.1:80", "--weight", "1001"], "1000 at most"),
+        (&["register", "a", "10.0.0.1:80", "--id", "a.b"], "`a.b` is no name of an endpoint"),
+        (&["register", "a", "[::1]:80", "--nats", "nats://bus.test:4222"], "this machine only, and the bus is not"),
     ] {
         let ran = tollgate(here.path(), arguments).exits(2);
         assert!(ran.stderr.contains(expect), "{arguments:?}: {}", ran.stderr);

@@ -98,9 +98,24 @@ async fn keys_that_somebody_else_wrote_are_not_believed() {
         let entries = bus.entries("tollgate_sealed", "keys.*").await.unwrap();
         (!entries.is_empty()).then_some(entries)
     });
-    let forged = json!({ "text": json!({ "keys": [forger.jwk] }).to_string(), "fresh_s": 3600 }).to_string();
+    let forged = json!({ "text": json!({ "keys": [forger.jwk] }).to_string(), "began_ms": u64::MAX, "fresh_s": 3600 })
+        .to_string();
     bucket.put(&entries[0].key, forged.into()).await.unwrap();
     eventually!(gateway.log().contains("keys on the bus cannot be used"));
     assert_eq!(ask_for(&gateway, URL, &forger.token(json!({}))).await.status.as_u16(), 401);
     assert_eq!(ask_for(&gateway, URL, &signer.token(json!({}))).await.status.as_u16(), 200);
+
+    // Nor what the fleet itself wrote, if it is older than what is here: somebody may have put it back.
+    let sealing = tollgate::seal::Seal::new(&tollgate::scalar::Secret::new(seal)).unwrap();
+    let old = json!({ "text": json!({ "keys": [forger.jwk] }).to_string(), "began_ms": 1, "fresh_s": 3600 });
+    let old = sealing.seal(&entries[0].key, old.to_string().as_bytes()).unwrap();
+    bucket.put(&entries[0].key, old).await.unwrap();
+    // Whoever begins with it asks the issuer at once.
+    let before = server.fetches();
+    let late = member(&nats, "n2", &document, Some(seal)).await;
+    eventually!(ask_for(&late, URL, &signer.token(json!({}))).await.status.as_u16() == 200);
+    assert_eq!(server.fetches(), before + 1);
+    for gateway in [&gateway, &late] {
+        assert_eq!(ask_for(gateway, URL, &forger.token(json!({}))).await.status.as_u16(), 401);
+    }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::{Instant, sleep_until};
 
@@ -12,17 +12,25 @@ use crate::durable;
 use crate::fetch::Failure;
 use crate::policy::jwks::Remote;
 use crate::policy::keys::Keys;
-use crate::policy::shared_keys::{Shelf, Told};
+use crate::policy::shared_keys::{Right, Shelf, Told};
 
-/// How long another node is waited for that has the right to fetch.
+/// How long another node is waited for that has the right to fetch: while requests wait for keys, and while none do.
+const OTHERS_PRESSED: Duration = Duration::from_millis(1_500);
 const OTHERS: Duration = Duration::from_secs(11);
+/// Rounds of waiting for others before a node fetches whoever has the right.
+const ROUNDS: usize = 3;
 
 pub(super) struct Fetching {
     pub(super) ring: Weak<KeyRing>,
     pub(super) remote: Remote,
     pub(super) kept: Option<PathBuf>,
     pub(super) shelf: Option<Shelf>,
+    /// In a row.
     pub(super) failures: u32,
+    /// When the fetch began that the keys are of, in milliseconds since 1970, by whoever's clock. 0: none of this process.
+    pub(super) as_of_ms: u64,
+    /// When the fleet was told of keys last, by this node or another.
+    pub(super) told: Option<Instant>,
 }
 
 impl Fetching {
@@ -82,51 +90,72 @@ impl Fetching {
 
     /// From another node that fetches just now, else from the issuer.
     async fn get(&mut self, ring: &Arc<KeyRing>) -> Result<Duration, Failure> {
-        let mut held = None;
-        if let Some(shelf) = &mut self.shelf {
-            match shelf.right().await {
-                Ok(Some(right)) => held = Some(right),
-                Ok(None) => {
-                    if let Ok(told) = tokio::time::timeout(OTHERS, shelf.news()).await
-                        && let Some(wait) = self.hear(ring, &told).await
-                        && ring.is_content()
-                    {
+        let began_ms = now_ms();
+        for _ in 0..ROUNDS {
+            let patience = if ring.is_content() { OTHERS } else { OTHERS_PRESSED };
+            let Some(shelf) = &mut self.shelf else { break };
+            match shelf.right(patience).await {
+                Right::Ours(held) => {
+                    let lease = shelf.lease();
+                    match lease.during(held, self.fetch(ring)).await {
+                        Some(done) => return done,
+                        None => break,
+                    }
+                }
+                Right::Others => {
+                    let Ok(told) = tokio::time::timeout(patience, shelf.news()).await else { break };
+                    let heard = self.hear(ring, &told).await;
+                    // A fetch that began before this one was wanted may have missed what it was wanted for.
+                    if let Some(wait) = heard.filter(|_| told.began_ms >= began_ms || ring.is_content()) {
                         return Ok(wait);
                     }
                 }
                 // Without the bus every node is alone.
-                Err(_) => {}
+                Right::Unknown => break,
             }
         }
-        let fetched = match (held, &mut self.shelf) {
-            (Some(held), Some(shelf)) => shelf.with(held, self.remote.fetch(&ring.trust)).await,
-            _ => None,
-        };
-        let (text, max_age) = match fetched {
-            Some(fetched) => fetched?,
-            None => self.remote.fetch(&ring.trust).await?,
-        };
-        ring.take(&self.remote, &text)?;
-        self.keep(&text).await;
-        let Pace { refresh, cooldown } = ring.pace();
-        // A key that was taken back must not be believed for as long as its issuer once thought.
-        let wait = max_age.map_or(refresh, |age| age.min(refresh)).max(cooldown);
-        if let Some(shelf) = &mut self.shelf {
-            shelf.tell(&text, wait).await;
-        }
-        Ok(wait)
+        self.fetch(ring).await
     }
 
-    /// Takes up what another node tells. When they are due here; nothing if they are of no use.
+    async fn fetch(&mut self, ring: &Arc<KeyRing>) -> Result<Duration, Failure> {
+        let began_ms = now_ms();
+        let (text, max_age) = self.remote.fetch(&ring.trust).await?;
+        let changed = ring.take(&self.remote, &text)?;
+        self.as_of_ms = began_ms;
+        let Pace { refresh, cooldown } = ring.pace();
+        // A key that was taken back must not be believed for as long as its issuer once thought.
+        let fresh = max_age.map_or(refresh, |age| age.min(refresh)).max(cooldown);
+        // Strangers can make a node fetch, with keys that they make up: that alone is no reason to write or to tell.
+        if changed {
+            self.keep(&text).await;
+        }
+        if changed || self.told.is_none_or(|told| told.elapsed() >= fresh / 2) {
+            self.told = Some(Instant::now());
+            if let Some(shelf) = &mut self.shelf {
+                shelf.tell(Told::new(text, began_ms, fresh)).await;
+            }
+        }
+        Ok(fresh)
+    }
+
+    /// Takes up what another node tells. When keys are due here; nothing if what is here is no older, or theirs of no use.
     async fn hear(&mut self, ring: &Arc<KeyRing>, told: &Told) -> Option<Duration> {
-        if let Err(error) = ring.take(&self.remote, &told.text) {
-            tracing::error!(issuer = self.remote.issuer, %error, "keys that another gateway told cannot be used");
+        // A clock that is ahead must not make what it says the newest for long.
+        let as_of_ms = told.began_ms.min(now_ms());
+        if as_of_ms <= self.as_of_ms {
             return None;
         }
-        self.keep(&told.text).await;
-        // Whoever waits for a key looks again.
-        ring.fetched.send_modify(|_| {});
-        Some(told.wait().min(ring.pace().refresh.mul_f64(1.3)))
+        match ring.take(&self.remote, &told.text) {
+            Ok(true) => self.keep(&told.text).await,
+            Ok(false) => {}
+            Err(error) => {
+                tracing::error!(issuer = self.remote.issuer, %error, "keys that another gateway told cannot be used");
+                return None;
+            }
+        }
+        (self.as_of_ms, self.told) = (as_of_ms, Some(Instant::now()));
+        let age = Duration::from_millis(now_ms().saturating_sub(as_of_ms));
+        Some(told.wait().min(ring.pace().refresh.mul_f64(1.3)).saturating_sub(age))
     }
 
     async fn take_kept(&mut self) {
@@ -153,6 +182,11 @@ impl Fetching {
 fn write(path: &Path, text: &str) -> std::io::Result<()> {
     path.parent().map_or(Ok(()), durable::directory)?;
     durable::replace(path, text.as_bytes())
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 async fn news(shelf: &mut Option<Shelf>) -> Told {
