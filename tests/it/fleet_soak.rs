@@ -38,8 +38,8 @@ struct Fleet {
 }
 
 impl Fleet {
-    /// Puts a document in force and returns when every gateway has reported it.
-    async fn change(&mut self, text: String) {
+    /// Puts a document in force. Returns its digest.
+    async fn push(&self, text: String) -> String {
         let wanted = digest(&text);
         let head = self.ledger.head().await.unwrap();
         let draft = Draft {
@@ -50,6 +50,12 @@ impl Fleet {
             rollback_of: None,
         };
         self.ledger.push(draft, head.as_ref(), None).await.unwrap();
+        wanted
+    }
+
+    /// Puts a document in force and returns when every gateway has reported it.
+    async fn change(&mut self, text: String) {
+        let wanted = self.push(text).await;
         let mut running = std::collections::BTreeSet::new();
         let everywhere = async {
             while running.len() < NODES.len() {
@@ -83,6 +89,7 @@ async fn changes_over_the_bus_cost_no_request_and_no_memory() {
         ledger: Ledger::new(operator.clone(), "tollgate"),
         reports: operator.follow("tollgate_status", "node.*"),
     };
+    fleet.push(document(0, &origin)).await;
     let mut gateways = Vec::new();
     for node in NODES {
         let settings = |settings: &mut crate::kit::Settings| {
@@ -91,7 +98,6 @@ async fn changes_over_the_bus_cost_no_request_and_no_memory() {
         };
         gateways.push(Gateway::with("", settings).await);
     }
-    fleet.change(document(0, &origin)).await;
     let loads: Vec<Load> = gateways.iter().map(|gateway| Load::start(gateway.http(), "http://app.test/", 2)).collect();
     let (began, mut warm, mut number) = (Instant::now(), None, 0);
     let mut pace = tokio::time::interval(Duration::from_secs(1));
