@@ -162,6 +162,7 @@ impl Gateway {
         }
         let joining::Documents { source, references, fallback } =
             joining::documents(&settings, membership.as_ref(), &tasks)?;
+        let keys = joining::keys(&settings, membership.as_ref());
         let (control, handle) = control::boot(control::Setup {
             source,
             pools: pools.clone(),
@@ -172,7 +173,6 @@ impl Gateway {
             fallback,
             applying: {
                 let (identities, tasks, revocations) = (identities.clone(), tasks.clone(), revocations.clone());
-                let keys = joining::keys(&settings, membership.as_ref());
                 let kept = settings.state.dir.as_ref().map(|dir| dir.join("keys"));
                 Arc::new(move |table: &Table| {
                     // First: what comes after may fail, and then the table is in force all the same.

@@ -92,7 +92,7 @@ struct Place<'a> {
     region: Option<&'a str>,
 }
 
-/// How the last resolution of a name ended.
+/// How it went when a name was looked up last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NameState {
@@ -100,7 +100,7 @@ pub enum NameState {
     Asking,
     /// It has addresses.
     Resolved,
-    /// It has none: NXDOMAIN, or no A and AAAA.
+    /// It has none: NXDOMAIN, no A and AAAA, or nobody registered.
     Empty,
     /// Asking failed; the last good answer stands.
     Failing,
@@ -214,7 +214,7 @@ impl Pool {
         match state {
             NameState::Failing if was != state => {
                 let reason = following.failure.as_deref().unwrap_or_default();
-                tracing::warn!(%upstream, %host, reason, addresses = known, "resolving fails; keeping the last answer");
+                tracing::warn!(%upstream, %host, reason, addresses = known, "it cannot be looked up; keeping the last answer");
             }
             NameState::Empty if was != state => tracing::warn!(%upstream, %host, "the name has no addresses"),
             NameState::Resolved if was != state => tracing::info!(%upstream, %host, addresses = known, "resolved"),
@@ -298,7 +298,7 @@ impl Standing {
                 failure: None,
                 answered: watch::Sender::new(false),
                 _task: match name {
-                    Name::Host { .. } => tasks.spawn("resolve", follow(name, pool, environment)),
+                    Name::Host { host, rooted } => tasks.spawn("resolve", resolve(host, rooted, pool, environment)),
                     Name::Service(service) => tasks.spawn("discover", discover(service, pool, environment)),
                 },
             }
@@ -329,11 +329,11 @@ impl Standing {
 }
 
 /// Asks for a name whenever its answer runs out, until the pool is gone.
-async fn follow(name: Name, pool: Weak<Pool>, environment: Arc<Environment>) {
-    let Name::Host { host, rooted } = &name else { return };
+async fn resolve(host: Box<str>, rooted: bool, pool: Weak<Pool>, environment: Arc<Environment>) {
+    let name = Name::Host { host: host.clone(), rooted };
     let mut failures = 0;
     loop {
-        let answers = environment.resolver.lookup(host, *rooted).await;
+        let answers = environment.resolver.lookup(&host, rooted).await;
         let (ttl, failed) = (answers.ttl(), answers.has_failed());
         failures = if failed { failures + 1 } else { 0 };
         let wanted = pool.upgrade().is_some_and(|pool| pool.answered(&name, answers, &environment));
