@@ -98,7 +98,7 @@ pub(super) async fn sign_up(
     let shared = state.clone();
     let begun = state.store.write(move |connection| {
         shared.has_room(connection)?;
-        let number: i64 = connection.query_row("SELECT count(*) FROM users", [], |row| row.get(0))?;
+        let number: i64 = connection.query_row("SELECT accounts FROM held", [], |row| row.get(0))?;
         if number.unsigned_abs() >= shared.words.limits.accounts {
             return Err(Refusal::Full("there are limits.accounts accounts"));
         }

@@ -14,6 +14,8 @@ use crate::scalar::{OneOrMany, Secret, Size, Span, without_references};
 
 /// The shortest password that is taken.
 pub const PASSWORD_MIN: usize = 8;
+/// What a file counts for `uploads.total` though it is smaller.
+const FILE_MIN: Size = Size(4 << 10);
 
 /// The minimal backend: accounts, records and files over HTTP, kept in SQLite.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -84,8 +86,8 @@ pub struct Accounts {
 pub struct Uploads {
     /// Largest file. Beyond it 413 `too_large`. Default 10MiB.
     pub size: Size,
-    /// All files together, and those removed within the last ten minutes, whose bytes are kept for a backup under way. Beyond it
-    /// 507 `storage_full`. Default 1GiB.
+    /// All files together, and those removed within the last ten minutes, whose bytes are kept for a backup under way. A file
+    /// counts 4 KiB at least, a block of the disk: this bounds their number, too. Beyond it 507 `storage_full`. Default 1GiB.
     pub total: Size,
     /// Time for an upload to arrive. Then 408 `timeout`. Default 5m.
     pub time: Span,
@@ -122,7 +124,7 @@ pub struct BackendLimits {
     /// Most records of a collection. Beyond it 507 `storage_full`. Default 100000.
     pub records: u64,
     /// Largest database, by what is in use. Beyond it nothing is added to it: 507 `storage_full` for new accounts, new
-    /// records and records that grow. Logins and removals go on. Default 1GiB.
+    /// records, records that grow and new files. Logins and removals go on. Default 1GiB.
     pub database: Size,
     /// Most refresh tokens of an account, used ones included, which are kept to notice that one comes twice. Beyond it the
     /// oldest used ones are forgotten first. Default 1000.
@@ -297,6 +299,9 @@ impl Backend {
         if self.uploads.total < self.uploads.size {
             let help = "all files together take more room than one: raise `uploads.total`";
             error(uploads.at("total"), "this is less than `uploads.size`".to_owned(), help);
+        } else if self.uploads.total < FILE_MIN {
+            let help = "write 4KiB at least: so much every file counts";
+            error(uploads.at("total"), "there would be room for no file".to_owned(), help);
         }
     }
 

@@ -223,9 +223,9 @@ async fn files_come_back_as_attachments_to_whom_they_are_for() {
     ada.get(&place).await.is_rejected(404, "not_found");
     let bytes = std::fs::read_dir(backend.directory().join("data/files")).unwrap().count();
     assert_eq!(bytes, 3, "what was refused has left nothing");
-    ada.upload("/api/files", "a", "text/plain", &[b'x'; 51_190]).await.is_rejected(507, "storage_full"); // The bytes of what was removed are still there.
+    ada.upload("/api/files", "a", "text/plain", &[b'x'; 43_009]).await.is_rejected(507, "storage_full"); // The bytes of what was removed are still there.
     assert_eq!(
-        ada.upload("/api/files", "a", "text/plain", &[b'x'; 51_170]).await.status,
+        ada.upload("/api/files", "a", "text/plain", &[b'x'; 43_008]).await.status,
         201,
         "without what was removed just now"
     );
