@@ -11,8 +11,9 @@ use super::moment;
 use super::outbox::{self, Lag};
 use super::refusal::Refusal;
 use super::state::State;
-use super::store::{StoreError, migrations};
+use super::store::StoreError;
 use super::who::Who;
+use crate::migrations;
 
 /// The process lives.
 pub(super) async fn health() -> &'static str {

@@ -1,12 +1,11 @@
-//! The schema, as the steps that lead to it. A step that was shipped is never changed: another is added.
+//! The tables, as the steps that lead to them (`migrations`).
 //!
 //! Times are milliseconds of the Unix epoch.
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::Connection;
 
-use super::StoreError;
+use crate::migrations::{self, MigrationError};
 
-/// Each is applied whole or not at all. The number of those applied is the database's `user_version`.
 const STEPS: &[&str] = &[
     "
     CREATE TABLE users (
@@ -131,31 +130,12 @@ const STEPS: &[&str] = &[
 
 /// The version that this program reads and writes.
 pub(in crate::backend) fn newest() -> i64 {
-    STEPS.len() as i64
+    migrations::newest(STEPS)
 }
 
 /// Brings a database to the newest version. One that is newer than that is left alone.
-pub(super) fn apply(connection: &mut Connection) -> Result<(), StoreError> {
-    steps(connection, STEPS)
-}
-
-fn steps(connection: &mut Connection, steps: &[&str]) -> Result<(), StoreError> {
-    let known = steps.len() as i64;
-    loop {
-        let found = version(connection)?;
-        if found > known {
-            return Err(StoreError::Newer { found, known });
-        }
-        let Some(step) = usize::try_from(found).ok().and_then(|found| steps.get(found)) else { return Ok(()) };
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
-        transaction.execute_batch(step)?;
-        transaction.pragma_update(None, "user_version", found + 1)?;
-        transaction.commit()?;
-    }
-}
-
-pub(in crate::backend) fn version(connection: &Connection) -> Result<i64, rusqlite::Error> {
-    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+pub(super) fn make(connection: &mut Connection) -> Result<(), MigrationError> {
+    migrations::apply(connection, STEPS)
 }
 
 #[cfg(test)]
@@ -163,25 +143,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_database_is_brought_up_to_date_once() {
-        let mut connection = Connection::open_in_memory().unwrap();
-        for _ in 0..2 {
-            apply(&mut connection).unwrap();
-            assert_eq!(version(&connection).unwrap(), newest());
-        }
-    }
-
-    #[test]
-    fn a_newer_database_is_refused_and_left_as_it_is() {
-        let mut connection = Connection::open_in_memory().unwrap();
-        connection.pragma_update(None, "user_version", newest() + 1).unwrap();
-        assert!(matches!(apply(&mut connection), Err(StoreError::Newer { .. })));
-        assert_eq!(version(&connection).unwrap(), newest() + 1);
-    }
-    #[test]
     fn what_is_held_is_known_without_adding_it_up() {
         let mut connection = Connection::open_in_memory().unwrap();
-        steps(&mut connection, &STEPS[..2]).unwrap();
+        migrations::apply(&mut connection, &STEPS[..2]).unwrap();
         let held = |connection: &Connection, does: &str| {
             connection.execute_batch(does).unwrap();
             let sql = "SELECT accounts, bytes FROM held";
@@ -191,7 +155,7 @@ mod tests {
             INSERT INTO files VALUES ('a', 'u', '', '', 10000, '', 'owner', 0), ('b', 'u', '', '', 0, '', 'owner', 0);
             INSERT INTO files_removed VALUES ('c', 0, 5000)";
         connection.execute_batch(before).unwrap();
-        apply(&mut connection).unwrap();
+        make(&mut connection).unwrap();
         assert_eq!(held(&connection, ""), (1, 19_096), "as an older version has left it");
         for (does, expect) in [
             ("INSERT INTO users VALUES ('v', 'b@b', '', 'user', 0)", (2, 19_096)),
