@@ -183,6 +183,8 @@ pub(super) async fn create(
     let answer = about.json();
     let shared = state.clone();
     let kept = state.store.write(move |connection| {
+        // An upload takes minutes: the account may be gone, and then nobody would take the file away.
+        who.still(connection)?;
         shared.has_room(connection)?;
         let About { id, owner, name, kind, size, sha256, read, created } = &about;
         let size = i64::try_from(*size).map_err(Refusal::internal)?;
@@ -297,7 +299,7 @@ pub(super) async fn delete(
     teller: Teller,
 ) -> Result<StatusCode, Refusal> {
     let deleted = state.store.write(move |connection| {
-        let reach: Reach = Rule::Owner.admits(&who)?;
+        let reach: Reach = Rule::Owner.admits(&who.still(connection)?)?;
         let about = About::find(connection, &id)?;
         reach.covers(Some(&about.owner))?;
         connection.execute("DELETE FROM files WHERE id = ?1", [&id])?;
