@@ -358,10 +358,16 @@ async fn metrics_have_no_label_that_a_client_chose() {
 #[test]
 fn settings_are_checked_and_told_apart() {
     let directory = tempfile::tempdir().unwrap();
-    let text = "format = 1\ndata = \"data\"\nlisten = \"nowhere\"\n[tokn]\n[uploads]\nsize = \"2GiB\"\n";
+    let text = "format = 1\ndata = \"data\"\nlisten = \"nowhere\"\n[tokn]\n[uploads]\nsize = \"2GiB\"\n\
+        [limits]\nrefresh_tokens = 49\n";
     std::fs::write(directory.path().join("backend.toml"), text).unwrap();
     let checked = tollgate(directory.path(), &["check", "backend.toml"]).exits(1).stdout;
-    for expect in ["`nowhere` is not an address", "did you mean `token`", "this is less than `uploads.size`"] {
+    for expect in [
+        "`nowhere` is not an address",
+        "did you mean `token`",
+        "this is less than `uploads.size`",
+        "this would log out who is logged in",
+    ] {
         assert!(checked.contains(expect), "{expect}: {checked}");
     }
     let began = std::time::Instant::now();
