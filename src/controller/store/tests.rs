@@ -169,3 +169,15 @@ async fn an_older_release_in_between_changes_nothing_and_a_newer_one_is_told() {
     assert!(matches!(refused, StoreError::Migration(MigrationError::Newer { found: 99, .. })), "{refused}");
     assert!(refused.to_string().contains("newer"), "{refused}");
 }
+
+#[tokio::test]
+async fn what_pages_ask_every_two_seconds_is_read_from_an_index() {
+    let (_directory, store) = store();
+    let plan = store.read(|c| {
+        let mut statement = c.prepare(&format!("EXPLAIN QUERY PLAN {}", requests::LIMITED))?;
+        let rows = statement.query_map((0, 10, 10), |row| row.get(3))?;
+        rows.collect::<rusqlite::Result<Vec<String>>>()
+    });
+    let plan = plan.await.unwrap().join("; ");
+    assert!(plan.contains("SEARCH request USING COVERING INDEX request_refused (code=? AND at>?)"), "{plan}");
+}
