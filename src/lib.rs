@@ -15,6 +15,7 @@ pub mod fleet;
 pub mod front;
 pub mod gateway;
 pub mod ledger;
+pub mod migrations;
 pub mod overload;
 pub mod policy;
 pub mod problem;

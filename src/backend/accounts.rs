@@ -98,7 +98,7 @@ pub(super) async fn sign_up(
     let shared = state.clone();
     let begun = state.store.write(move |connection| {
         shared.has_room(connection)?;
-        let number: i64 = connection.query_row("SELECT count(*) FROM users", [], |row| row.get(0))?;
+        let number: i64 = connection.query_row("SELECT accounts FROM held", [], |row| row.get(0))?;
         if number.unsigned_abs() >= shared.words.limits.accounts {
             return Err(Refusal::Full("there are limits.accounts accounts"));
         }
@@ -257,26 +257,30 @@ pub(super) async fn delete(
     who: Who,
     teller: Teller,
 ) -> Result<StatusCode, Refusal> {
-    if who.admin()?.user == id {
+    who.admin()?;
+    state.store.write(move |connection| remove(connection, who, &id, &teller)).await.map(|()| StatusCode::NO_CONTENT)
+}
+
+fn remove(connection: &Connection, who: Who, id: &str, teller: &Teller) -> Result<(), Refusal> {
+    // Of two administrators who take each other away at once, one stays.
+    if who.still(connection)?.admin()?.user == id {
         return Err(Refusal::invalid("id", "nobody takes away the own account: another administrator does"));
     }
-    let deleted = state.store.write(move |connection| {
-        // Sessions and their tokens follow.
-        if connection.execute("DELETE FROM users WHERE id = ?1", [&id])? == 0 {
-            return Err(Refusal::NotFound);
-        }
-        // By collection, as the index has them.
-        let sql = "DELETE FROM records WHERE collection IN (SELECT name FROM collections) AND owner = ?1";
-        connection.execute(sql, [&id])?;
-        super::files::remove_all(connection, &id, moment::now())?;
-        tell(connection, &teller, "user.deleted", &id)
-    });
-    deleted.await.map(|()| StatusCode::NO_CONTENT)
+    // Sessions and their tokens follow.
+    if connection.execute("DELETE FROM users WHERE id = ?1", [id])? == 0 {
+        return Err(Refusal::NotFound);
+    }
+    // By collection, as the index has them.
+    let sql = "DELETE FROM records WHERE collection IN (SELECT name FROM collections) AND owner = ?1";
+    connection.execute(sql, [id])?;
+    super::files::remove_all(connection, id, moment::now())?;
+    tell(connection, teller, "user.deleted", id)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::TraceContext;
 
     #[test]
     fn addresses_are_made_alike_and_nonsense_is_none() {
@@ -285,5 +289,22 @@ mod tests {
         {
             assert!(email(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn administrators_who_take_each_other_away_leave_one() {
+        let connection = super::super::store::migrated();
+        let teller = Teller { trace: TraceContext::begin(false), bound: 10 };
+        let [(ada, ada_asks), (bob, bob_asks)] = ["ada@b", "bob@b"].map(|email| {
+            let user = create(&connection, email, "", Role::Admin).unwrap();
+            let now = moment::now();
+            let id = sessions::begin(&connection, &user, email.as_bytes(), now, now + 60_000).unwrap();
+            (user.clone(), Who::User(sessions::Session { id, user, role: Role::Admin }))
+        });
+        // Both were let in before either is done.
+        assert_eq!(remove(&connection, ada_asks, &bob, &teller), Ok(()));
+        assert_eq!(remove(&connection, bob_asks, &ada, &teller), Err(Refusal::Token));
+        let left: String = connection.query_row("SELECT id FROM users", [], |row| row.get(0)).unwrap();
+        assert_eq!(left, ada);
     }
 }

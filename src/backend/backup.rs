@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use super::files::directory;
 use super::moment::{self, is_id};
-use super::store::{self, StoreError, migrations};
+use super::store::{self, StoreError, schema};
+use crate::migrations;
 use crate::scalar::hex;
 
 /// The version of the manifest.
@@ -295,7 +296,7 @@ fn read_manifest(from: &Path) -> Result<Manifest, BackupError> {
     if let Some(part) = manifest.files.iter().find(|part| !is_id(&part.name)) {
         return Err(wrong(format!("`{}` is no id of a file", part.name.escape_default())));
     }
-    let (found, known) = (manifest.schema, migrations::newest());
+    let (found, known) = (manifest.schema, schema::newest());
     if found > known { Err(BackupError::Newer { found, known }) } else { Ok(manifest) }
 }
 

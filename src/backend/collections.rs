@@ -85,6 +85,7 @@ pub(super) async fn create(
     let now = moment::now();
     let answer = json!({ "name": name, "rules": rules, "created": now, "records": 0 });
     let created = state.store.write(move |connection| {
+        who.still(connection)?.admin()?;
         let number: i64 = connection.query_row("SELECT count(*) FROM collections", [], |row| row.get(0))?;
         if number >= NUMBER_MAX {
             return Err(Refusal::Full("there are as many collections as there may be"));
@@ -115,6 +116,7 @@ pub(super) async fn update(
     who.admin()?;
     let answer = json!({ "name": name, "rules": rules });
     let changed = state.store.write(move |connection| {
+        who.still(connection)?.admin()?;
         let rules = serde_json::to_string(&rules).map_err(Refusal::internal)?;
         match connection.execute("UPDATE collections SET rules = ?2 WHERE name = ?1", [&name, &rules])? {
             0 => Err(Refusal::NotFound),
@@ -134,6 +136,7 @@ pub(super) async fn delete(
 ) -> Result<StatusCode, Refusal> {
     who.admin()?;
     let deleted = state.store.write(move |connection| {
+        who.still(connection)?.admin()?;
         match connection.execute("DELETE FROM collections WHERE name = ?1", [&name])? {
             0 => Err(Refusal::NotFound),
             _ => tell(connection, &teller, "collection.deleted", name),

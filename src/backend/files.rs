@@ -30,9 +30,6 @@ use super::who::{Asked, Who};
 const NAME_MAX: usize = 255;
 /// Bytes of a removed file go after this long: a backup that began before finds them.
 const KEPT: Ms = 10 * 60_000;
-/// Bytes on the disk: of files, and of those that were removed but for their bytes.
-const HELD: &str =
-    "SELECT (SELECT coalesce(sum(size), 0) FROM files) + (SELECT coalesce(sum(size), 0) FROM files_removed)";
 /// Types that are served under their own name. Anything else is bytes.
 const TYPES: [&str; 8] = [
     "application/json",
@@ -183,18 +180,22 @@ pub(super) async fn create(
     };
     let (about, mut draft) =
         tokio::time::timeout(state.words.uploads.time.0, uploading).await.unwrap_or(Err(Refusal::Timeout))?;
-    let total = state.words.uploads.total.0;
     let answer = about.json();
+    let shared = state.clone();
     let kept = state.store.write(move |connection| {
-        let held: i64 = connection.query_row(HELD, [], |row| row.get(0))?;
-        if held.unsigned_abs().saturating_add(about.size) > total {
-            return Err(Refusal::Full("all files together reach uploads.total"));
-        }
+        // An upload takes minutes: the account may be gone, and then nobody would take the file away.
+        who.still(connection)?;
+        shared.has_room(connection)?;
         let About { id, owner, name, kind, size, sha256, read, created } = &about;
         let size = i64::try_from(*size).map_err(Refusal::internal)?;
         let sql = "INSERT INTO files (id, owner, name, type, size, sha256, read, created)
             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
         connection.execute(sql, params![id, owner, name, kind, size, sha256, read.name(), created])?;
+        // With this one: the database knows what a file counts.
+        let held: i64 = connection.query_row("SELECT bytes FROM held", [], |row| row.get(0))?;
+        if held.unsigned_abs() > shared.words.uploads.total.0 {
+            return Err(Refusal::Full("all files together reach uploads.total"));
+        }
         about.tell(connection, &teller, "file.created")?;
         // Whoever asked may be gone by now: the file is kept with what is known of it.
         draft.kept = true;
@@ -298,7 +299,7 @@ pub(super) async fn delete(
     teller: Teller,
 ) -> Result<StatusCode, Refusal> {
     let deleted = state.store.write(move |connection| {
-        let reach: Reach = Rule::Owner.admits(&who)?;
+        let reach: Reach = Rule::Owner.admits(&who.still(connection)?)?;
         let about = About::find(connection, &id)?;
         reach.covers(Some(&about.owner))?;
         connection.execute("DELETE FROM files WHERE id = ?1", [&id])?;

@@ -136,6 +136,7 @@ pub(super) async fn create(
     let data = text(&state, &fields)?;
     let shared = state.clone();
     let created = state.store.write(move |connection| {
+        let who = who.still(connection)?;
         collections::rules(connection, &collection)?.create.admits(&who)?;
         shared.has_room(connection)?;
         collections::has_room(connection, &collection, shared.words.limits.records)?;
@@ -198,7 +199,7 @@ pub(super) async fn update(
 ) -> Result<Response, Refusal> {
     let shared = state.clone();
     let updated = state.store.write(move |connection| {
-        let mut record = reach(connection, (&collection, &id), &who, |rules| rules.update)?;
+        let mut record = reach(connection, (&collection, &id), &who.still(connection)?, |rules| rules.update)?;
         if names(&headers, header::IF_MATCH, &record.etag()) == Some(false) {
             return Err(Refusal::Changed);
         }
@@ -232,7 +233,7 @@ pub(super) async fn delete(
     headers: HeaderMap,
 ) -> Result<StatusCode, Refusal> {
     let deleted = state.store.write(move |connection| {
-        let record = reach(connection, (&collection, &id), &who, |rules| rules.delete)?;
+        let record = reach(connection, (&collection, &id), &who.still(connection)?, |rules| rules.delete)?;
         if names(&headers, header::IF_MATCH, &record.etag()) == Some(false) {
             return Err(Refusal::Changed);
         }

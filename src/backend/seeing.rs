@@ -11,8 +11,9 @@ use super::moment;
 use super::outbox::{self, Lag};
 use super::refusal::Refusal;
 use super::state::State;
-use super::store::{StoreError, migrations};
+use super::store::StoreError;
 use super::who::Who;
+use crate::migrations;
 
 /// The process lives.
 pub(super) async fn health() -> &'static str {
@@ -86,7 +87,11 @@ pub(super) async fn status(Shared(state): Shared<State>, who: Who) -> Result<Jso
 /// For keys that others know: a new one signs, and no token of the old ones is right any more. Refresh tokens stay.
 pub(super) async fn replace_keys(Shared(state): Shared<State>, who: Who) -> Result<StatusCode, Refusal> {
     who.admin()?;
-    let ring = state.store.write(|connection| Ring::replace(connection, moment::now())).await?;
+    let replaced = state.store.write(move |connection| {
+        who.still(connection)?.admin()?;
+        Ring::replace(connection, moment::now())
+    });
+    let ring = replaced.await?;
     ring.adopt(&state.ring);
     tracing::warn!("the signing keys were replaced: tokens given before are not taken any more");
     Ok(StatusCode::NO_CONTENT)

@@ -8,9 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::moment::{Ms, new_id};
 use super::refusal::Refusal;
 use super::tokens::Role;
-
-/// Sessions that one account has at once; beyond it the oldest ends.
-const PER_USER_MAX: i64 = 50;
+use crate::settings::backend::SESSIONS_MAX;
 
 /// A session that goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +45,7 @@ pub(super) fn begin(
     add(connection, &id, refresh, expires)?;
     let sql = "DELETE FROM sessions WHERE user = ?1 AND id NOT IN
         (SELECT id FROM sessions WHERE user = ?1 ORDER BY created DESC, id DESC LIMIT ?2)";
-    connection.execute(sql, params![user, PER_USER_MAX])?;
+    connection.execute(sql, params![user, SESSIONS_MAX.cast_signed()])?;
     Ok(id)
 }
 
@@ -173,9 +171,24 @@ mod tests {
     #[test]
     fn the_oldest_of_too_many_sessions_ends() {
         let connection = with_user();
-        let ids: Vec<_> =
-            (0..=PER_USER_MAX).map(|n| begin(&connection, "u1", &n.to_be_bytes(), n, 1000).unwrap()).collect();
+        let ids: Vec<_> = (0..=SESSIONS_MAX.cast_signed())
+            .map(|n| begin(&connection, "u1", &n.to_be_bytes(), n, 1000).unwrap())
+            .collect();
         assert_eq!(find(&connection, &ids[0], 60).unwrap(), None);
         assert!(find(&connection, &ids[1], 60).unwrap().is_some());
+    }
+
+    #[test]
+    fn the_least_bound_on_tokens_ends_no_session() {
+        let connection = with_user();
+        for n in 0..SESSIONS_MAX.cast_signed() {
+            begin(&connection, "u1", &n.to_be_bytes(), n, 1000).unwrap();
+            bound(&connection, "u1", SESSIONS_MAX).unwrap();
+        }
+        for n in 0..SESSIONS_MAX.cast_signed() {
+            let renewed = renewed(&connection, &n.to_be_bytes(), &[&n.to_be_bytes()[..], b"next"].concat(), 100);
+            assert!(matches!(renewed, Renewed::Session(_)), "{n}: {renewed:?}");
+            bound(&connection, "u1", SESSIONS_MAX).unwrap();
+        }
     }
 }

@@ -5,6 +5,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
+use rusqlite::Connection;
 use serde::de::DeserializeOwned;
 
 use super::moment;
@@ -33,6 +34,13 @@ impl Who {
 
     pub(super) fn admin(&self) -> Result<&Session, Refusal> {
         self.user().and_then(|user| if user.role == Role::Admin { Ok(user) } else { Err(Refusal::Forbidden) })
+    }
+
+    /// Who asks, as the database knows it now: since the request began the session may have ended, or the account gone. For
+    /// the change itself: what is asked there nothing can overtake.
+    pub(super) fn still(self, connection: &Connection) -> Result<Who, Refusal> {
+        let Who::User(session) = self else { return Ok(Who::Anyone) };
+        sessions::find(connection, &session.id, moment::now())?.map(Who::User).ok_or(Refusal::Token)
     }
 
     pub(super) fn is_admin(&self) -> bool {

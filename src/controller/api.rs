@@ -151,7 +151,7 @@ async fn certificates(Extract(state): Extract<Arc<State>>) -> Json<Vec<views::Ce
 
 async fn limits(Extract(state): Extract<Arc<State>>) -> Answer<Value> {
     let since = now_ms().saturating_sub(TOP_WITHIN_MS);
-    let top = state.store.search(move |connection| store::limited_clients(connection, since, TOP)).await?;
+    let top = state.store.read(move |connection| store::limited_clients(connection, since, TOP)).await?;
     let top: Vec<Value> = top
         .into_iter()
         .map(|(client, route, refused)| json!({ "client": client, "route": route, "refused": refused }))

@@ -14,6 +14,10 @@ use crate::scalar::{OneOrMany, Secret, Size, Span, without_references};
 
 /// The shortest password that is taken.
 pub const PASSWORD_MIN: usize = 8;
+/// Sessions that one account has at once; beyond it the oldest ends. Each has one refresh token that is good.
+pub const SESSIONS_MAX: u64 = 50;
+/// What a file counts for `uploads.total` though it is smaller.
+const FILE_MIN: Size = Size(4 << 10);
 
 /// The minimal backend: accounts, records and files over HTTP, kept in SQLite.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -84,8 +88,8 @@ pub struct Accounts {
 pub struct Uploads {
     /// Largest file. Beyond it 413 `too_large`. Default 10MiB.
     pub size: Size,
-    /// All files together, and those removed within the last ten minutes, whose bytes are kept for a backup under way. Beyond it
-    /// 507 `storage_full`. Default 1GiB.
+    /// All files together, and those removed within the last ten minutes, whose bytes are kept for a backup under way. A file
+    /// counts 4 KiB at least, a block of the disk: this bounds their number, too. Beyond it 507 `storage_full`. Default 1GiB.
     pub total: Size,
     /// Time for an upload to arrive. Then 408 `timeout`. Default 5m.
     pub time: Span,
@@ -122,10 +126,10 @@ pub struct BackendLimits {
     /// Most records of a collection. Beyond it 507 `storage_full`. Default 100000.
     pub records: u64,
     /// Largest database, by what is in use. Beyond it nothing is added to it: 507 `storage_full` for new accounts, new
-    /// records and records that grow. Logins and removals go on. Default 1GiB.
+    /// records, records that grow and new files. Logins and removals go on. Default 1GiB.
     pub database: Size,
     /// Most refresh tokens of an account, used ones included, which are kept to notice that one comes twice. Beyond it the
-    /// oldest used ones are forgotten first. Default 1000.
+    /// oldest used ones are forgotten first. 50 at least: as many sessions an account may have. Default 1000.
     pub refresh_tokens: u64,
     /// Failed logins to one account in a row, before the next has to wait: a second, then twice as long each time, a minute at most (429 `too_many_failures`). Default 5.
     pub failures: u32,
@@ -278,7 +282,6 @@ impl Backend {
             (limits.at("accounts"), self.limits.accounts),
             (limits.at("records"), self.limits.records),
             (limits.at("database"), self.limits.database.0),
-            (limits.at("refresh_tokens"), self.limits.refresh_tokens),
             (limits.at("time"), self.limits.time.0.as_millis() as u64),
             (uploads.at("size"), self.uploads.size.0),
             (uploads.at("time"), self.uploads.time.0.as_millis() as u64),
@@ -286,6 +289,12 @@ impl Backend {
             if number == 0 {
                 error(at, "this would let nothing through".to_owned(), "write more than zero");
             }
+        }
+        if self.limits.refresh_tokens < SESSIONS_MAX {
+            let help = format!(
+                "write {SESSIONS_MAX} at least: so many sessions an account has, each with a token that is good"
+            );
+            error(limits.at("refresh_tokens"), "this would log out who is logged in".to_owned(), &help);
         }
         if self.limits.record > self.limits.body {
             let help = "a record comes in a body: raise `limits.body`, too";
@@ -297,6 +306,9 @@ impl Backend {
         if self.uploads.total < self.uploads.size {
             let help = "all files together take more room than one: raise `uploads.total`";
             error(uploads.at("total"), "this is less than `uploads.size`".to_owned(), help);
+        } else if self.uploads.total < FILE_MIN {
+            let help = "write 4KiB at least: so much every file counts";
+            error(uploads.at("total"), "there would be room for no file".to_owned(), help);
         }
     }
 

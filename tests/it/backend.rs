@@ -223,9 +223,9 @@ async fn files_come_back_as_attachments_to_whom_they_are_for() {
     ada.get(&place).await.is_rejected(404, "not_found");
     let bytes = std::fs::read_dir(backend.directory().join("data/files")).unwrap().count();
     assert_eq!(bytes, 3, "what was refused has left nothing");
-    ada.upload("/api/files", "a", "text/plain", &[b'x'; 51_190]).await.is_rejected(507, "storage_full"); // The bytes of what was removed are still there.
+    ada.upload("/api/files", "a", "text/plain", &[b'x'; 43_009]).await.is_rejected(507, "storage_full"); // The bytes of what was removed are still there.
     assert_eq!(
-        ada.upload("/api/files", "a", "text/plain", &[b'x'; 51_170]).await.status,
+        ada.upload("/api/files", "a", "text/plain", &[b'x'; 43_008]).await.status,
         201,
         "without what was removed just now"
     );
@@ -358,10 +358,16 @@ async fn metrics_have_no_label_that_a_client_chose() {
 #[test]
 fn settings_are_checked_and_told_apart() {
     let directory = tempfile::tempdir().unwrap();
-    let text = "format = 1\ndata = \"data\"\nlisten = \"nowhere\"\n[tokn]\n[uploads]\nsize = \"2GiB\"\n";
+    let text = "format = 1\ndata = \"data\"\nlisten = \"nowhere\"\n[tokn]\n[uploads]\nsize = \"2GiB\"\n\
+        [limits]\nrefresh_tokens = 49\n";
     std::fs::write(directory.path().join("backend.toml"), text).unwrap();
     let checked = tollgate(directory.path(), &["check", "backend.toml"]).exits(1).stdout;
-    for expect in ["`nowhere` is not an address", "did you mean `token`", "this is less than `uploads.size`"] {
+    for expect in [
+        "`nowhere` is not an address",
+        "did you mean `token`",
+        "this is less than `uploads.size`",
+        "this would log out who is logged in",
+    ] {
         assert!(checked.contains(expect), "{expect}: {checked}");
     }
     let began = std::time::Instant::now();

@@ -30,6 +30,26 @@ async fn accounts_and_records_have_a_number() {
 }
 
 #[tokio::test]
+async fn small_files_have_a_number() {
+    let backend = Backend::with("[uploads]\nsize = \"16KiB\"\ntotal = \"16KiB\"").await;
+    let ada = backend.sign_up("ada@example.com").await;
+    let mut places = Vec::new();
+    for _ in 0..4 {
+        let made = ada.upload("/api/files", "a", "text/plain", b"").await;
+        assert_eq!(made.status, 201, "{made:?}");
+        places.push(format!("/api/files/{}", made.json()["id"].as_str().unwrap()));
+    }
+    let refused = ada.upload("/api/files", "a", "text/plain", b"").await;
+    refused.is_rejected(507, "storage_full");
+    assert!(refused.text().contains("uploads.total"), "{}", refused.text());
+    // A removed one is on the disk for a while.
+    assert_eq!(ada.delete(&places[0]).await.status, 204);
+    ada.upload("/api/files", "a", "text/plain", b"").await.is_rejected(507, "storage_full");
+    let bytes = std::fs::read_dir(backend.directory().join("data/files")).unwrap().count();
+    assert_eq!(bytes, 4, "what was refused has left nothing");
+}
+
+#[tokio::test]
 async fn a_full_database_takes_nothing_more_and_gives_room_again() {
     let backend = Backend::with("[limits]\ndatabase = \"400KiB\"").await;
     let ada = backend.sign_up("ada@example.com").await;
@@ -46,6 +66,9 @@ async fn a_full_database_takes_nothing_more_and_gives_room_again() {
     refused.is_rejected(507, "storage_full");
     assert!(refused.text().contains("limits.database") && places.len() > 3, "{}", refused.text());
     ada.patch(&places[0], &json!({ "more": "x" })).await.is_rejected(507, "storage_full");
+    let refused = ada.upload("/api/files", "a", "text/plain", b"x").await;
+    refused.is_rejected(507, "storage_full");
+    assert!(refused.text().contains("limits.database"), "{}", refused.text());
     assert_eq!(ada.patch(&places[0], &json!({ "text": "short" })).await.status, 200);
     let ada = backend.log_in(("ada@example.com", "long enough")).await;
     for place in &places {

@@ -13,6 +13,7 @@ mod acme_names;
 mod alerts;
 mod answers;
 mod backend;
+mod backend_accounts;
 mod backend_bounds;
 mod backend_crash;
 mod backend_keys;

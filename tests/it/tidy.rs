@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// Lower layers first. A module uses only modules of lower lines, never of its own line or above.
 const LAYERS: &[&[&str]] = &[
-    &["scalar", "proxy_protocol", "stamp", "bounded", "durable", "fetch"],
+    &["scalar", "proxy_protocol", "stamp", "bounded", "durable", "fetch", "migrations"],
     &["problem", "seal"],
     &["facts"],
     &["settings", "tasks", "rejection"],

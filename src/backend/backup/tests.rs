@@ -81,7 +81,6 @@ async fn what_was_damaged_changes_nothing() {
     };
     let error = refused(&|copy| edited(copy, &id, "../../../../../../etc/pass"));
     assert!(matches!(error, BackupError::Manifest { .. }), "{error}");
-    let error =
-        refused(&|copy| edited(copy, &format!("\"schema\": {}", store::migrations::newest()), "\"schema\": 99"));
+    let error = refused(&|copy| edited(copy, &format!("\"schema\": {}", schema::newest()), "\"schema\": 99"));
     assert!(matches!(error, BackupError::Newer { .. }), "{error}");
 }

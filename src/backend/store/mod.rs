@@ -16,9 +16,10 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
-pub(super) mod migrations;
+pub(super) mod schema;
 mod writer;
 
+use crate::migrations::MigrationError;
 use writer::Job;
 
 /// Writes that wait for the thread.
@@ -41,8 +42,8 @@ pub enum StoreError {
     File { path: PathBuf, source: std::io::Error },
     #[error("{0}: another process has this directory")]
     Taken(PathBuf),
-    #[error("the database is of version {found}, and this program knows {known}: it was written by a newer one")]
-    Newer { found: i64, known: i64 },
+    #[error("{0}")]
+    Migration(#[from] MigrationError),
     /// Too many wait, or the query takes too long.
     #[error("the database is busy")]
     Busy,
@@ -102,7 +103,7 @@ impl Store {
         connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
         connection.pragma_update(None, "synchronous", "full")?;
         connection.pragma_update(None, "foreign_keys", true)?;
-        migrations::apply(&mut connection)?;
+        schema::make(&mut connection)?;
         let readers = (0..READERS).map(|_| reader(&path)).collect::<Result<Vec<_>, _>>()?;
         let (jobs, waiting) = mpsc::channel(WAITING_MAX);
         let (writable, told) = (Arc::new(AtomicBool::new(true)), Arc::new(Notify::new()));
@@ -233,7 +234,7 @@ fn reader(path: &Path) -> Result<Connection, StoreError> {
 pub(super) fn migrated() -> Connection {
     let mut connection = Connection::open_in_memory().unwrap();
     connection.pragma_update(None, "foreign_keys", true).unwrap();
-    migrations::apply(&mut connection).unwrap();
+    schema::make(&mut connection).unwrap();
     connection
 }
 

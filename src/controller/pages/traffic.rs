@@ -64,7 +64,7 @@ pub(super) async fn limits(Extract(state): Extract<Arc<State>>) -> Markup {
 pub(super) async fn limits_content(state: &State) -> Markup {
     let all = views::limits(state);
     let since = now_ms().saturating_sub(TOP_WITHIN_MS);
-    let top = state.store.search(move |connection| store::limited_clients(connection, since, TOP)).await;
+    let top = state.store.read(move |connection| store::limited_clients(connection, since, TOP)).await;
     html! {
         div id="live" {
             @if all.is_empty() { p { "No gateway tells of limits now." } } @else {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::durable;
+use crate::migrations::MigrationError;
 
 mod events;
 mod requests;
@@ -33,6 +34,8 @@ const FILE: &str = "controller.db";
 pub enum StoreError {
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
+    #[error(transparent)]
+    Migration(#[from] MigrationError),
     #[error(transparent)]
     Io(#[from] std::io::Error),
     #[error("{0} is used by another controller: each needs a directory of its own (data)")]

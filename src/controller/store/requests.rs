@@ -86,17 +86,21 @@ pub(in crate::controller) fn requests(connection: &Connection, query: &RequestQu
     page(rows, query.limit, PAGE_MAX)
 }
 
-/// Clients that limits refused since then, most often first: their address, the route, how often.
+/// Lines of refusals that are counted: the newest.
+const REFUSALS_MAX: u64 = 100_000;
+/// Without a look at the lines themselves: the index holds all of it.
+pub(super) const LIMITED: &str = "SELECT coalesce(client, '-'), coalesce(route, '-'), count(*) FROM \
+     (SELECT client, route FROM request WHERE code = 'limit' AND at >= ?1 ORDER BY at DESC LIMIT ?3) \
+     GROUP BY 1, 2 ORDER BY 3 DESC LIMIT ?2";
+
+/// Clients that limits refused since then, most often first: their address, the route, how often. Found at once.
 pub(in crate::controller) fn limited_clients(
     connection: &Connection,
     since_ms: u64,
     limit: usize,
 ) -> rusqlite::Result<Vec<(String, String, u64)>> {
-    let mut statement = connection.prepare(
-        "SELECT coalesce(client, '-'), coalesce(route, '-'), count(*) FROM request \
-         WHERE code = 'limit' AND at >= ?1 GROUP BY 1, 2 ORDER BY 3 DESC LIMIT ?2",
-    )?;
-    let rows = statement.query_map((signed(since_ms), signed(limit as u64)), |row| {
+    let mut statement = connection.prepare(LIMITED)?;
+    let rows = statement.query_map((signed(since_ms), signed(limit as u64), signed(REFUSALS_MAX)), |row| {
         Ok((row.get(0)?, row.get(1)?, unsigned(row.get(2)?)))
     })?;
     rows.collect()

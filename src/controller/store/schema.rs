@@ -1,8 +1,11 @@
-//! The tables, and how an older database becomes a newer one.
+//! The tables, as the steps that lead to them (`migrations`).
 
 use rusqlite::Connection;
 
-/// One step for each version that there was; a database remembers how many it has taken.
+use crate::migrations::{self, MigrationError};
+
+/// What a step makes may be there already: the release that knew the first step only has said of every database that it opened
+/// that it has taken no more.
 const STEPS: &[&str] = &[
     "
     CREATE TABLE cursor (stream TEXT PRIMARY KEY, sequence INTEGER NOT NULL) WITHOUT ROWID;
@@ -30,19 +33,17 @@ const STEPS: &[&str] = &[
 ",
     "
     -- What is searched for most, beside traces; the newest of them without sorting.
-    CREATE INDEX event_name ON event (name);
-    CREATE INDEX event_service ON event (service);
-    CREATE INDEX request_request ON request (request) WHERE request IS NOT NULL;
+    CREATE INDEX IF NOT EXISTS event_name ON event (name);
+    CREATE INDEX IF NOT EXISTS event_service ON event (service);
+    CREATE INDEX IF NOT EXISTS request_request ON request (request) WHERE request IS NOT NULL;
+",
+    "
+    -- Whom limits refuse is shown anew every two seconds: it is read from the index alone.
+    CREATE INDEX IF NOT EXISTS request_refused ON request (code, at, client, route) WHERE code IS NOT NULL;
+    DROP INDEX IF EXISTS request_code;
 ",
 ];
 
-pub(super) fn make(connection: &mut Connection) -> rusqlite::Result<()> {
-    let transaction = connection.transaction()?;
-    let taken: usize =
-        transaction.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))?.try_into().unwrap_or(0);
-    for step in STEPS.iter().skip(taken) {
-        transaction.execute_batch(step)?;
-    }
-    transaction.pragma_update(None, "user_version", i64::try_from(STEPS.len()).unwrap_or(i64::MAX))?;
-    transaction.commit()
+pub(super) fn make(connection: &mut Connection) -> Result<(), MigrationError> {
+    migrations::apply(connection, STEPS)
 }

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::{BUSY, StoreError};
 
-/// Longest search, the wait for its turn included.
+/// Longest search, from its turn on. The longest wait for a turn, too.
 pub(super) const SEARCH_MAX: Duration = Duration::from_secs(10);
 /// Searches at once.
 pub(super) const SEARCHES_MAX: usize = 2;
@@ -43,7 +43,6 @@ impl Searches {
         within: Duration,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let ends = Instant::now() + within;
         let turn = tokio::time::timeout(within, self.turns.clone().acquire_owned()).await;
         let turn = turn.map_err(|_| StoreError::Searched)?.map_err(|_| StoreError::GivenUp)?;
         let unwanted = Arc::new(AtomicBool::new(false));
@@ -51,6 +50,7 @@ impl Searches {
         let path = self.path.clone();
         let done = tokio::task::spawn_blocking(move || {
             let _turn = turn;
+            let ends = Instant::now() + within;
             let mut connection = open(&path)?;
             let over = move || unwanted.load(Ordering::Relaxed) || Instant::now() >= ends;
             connection.progress_handler(STEPS, Some(over))?;
@@ -80,6 +80,10 @@ mod tests {
 
     const ENDLESS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
 
+    /// Some thousand steps.
+    const BRIEF: &str =
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 10000) SELECT count(*) FROM n";
+
     fn count(connection: &Connection) -> rusqlite::Result<i64> {
         connection.query_row(ENDLESS, [], |row| row.get(0))
     }
@@ -106,5 +110,26 @@ mod tests {
         let seven = |c: &Connection| c.query_row("SELECT 7", [], |row| row.get::<_, i64>(0));
         let found = searches.search(Duration::from_secs(60), seven).await;
         assert_eq!(found.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn the_wait_for_a_turn_is_not_taken_from_the_search() {
+        let directory = tempfile::tempdir().unwrap();
+        let _store = Store::open(directory.path()).unwrap();
+        let searches = Searches::new(directory.path().join(super::super::FILE));
+        let turns = searches.turns.clone().acquire_many_owned(SEARCHES_MAX as u32).await.unwrap();
+        let within = Duration::from_secs(2);
+        // Waits for three quarters of the time, then takes half of it.
+        let half = move |connection: &Connection| {
+            let began = Instant::now();
+            while began.elapsed() < within / 2 {
+                connection.query_row(BRIEF, [], |_| Ok(()))?;
+            }
+            Ok(())
+        };
+        let mut searching = std::pin::pin!(searches.search(within, half));
+        assert!(tokio::time::timeout(within * 3 / 4, &mut searching).await.is_err(), "it has no turn");
+        drop(turns);
+        searching.await.unwrap();
     }
 }

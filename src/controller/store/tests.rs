@@ -155,3 +155,29 @@ fn a_second_controller_does_not_share_a_directory() {
     let (directory, _store) = store();
     assert!(matches!(Store::open(directory.path()), Err(StoreError::InUse(_))));
 }
+
+#[tokio::test]
+async fn an_older_release_in_between_changes_nothing_and_a_newer_one_is_told() {
+    let (directory, store) = store();
+    // As the first release has stamped whatever it opened.
+    store.write(|t| t.pragma_update(None, "user_version", 1)).await.unwrap();
+    drop(store);
+    let store = Store::open(directory.path()).unwrap();
+    store.write(|t| t.pragma_update(None, "user_version", 99)).await.unwrap();
+    drop(store);
+    let refused = Store::open(directory.path()).unwrap_err();
+    assert!(matches!(refused, StoreError::Migration(MigrationError::Newer { found: 99, .. })), "{refused}");
+    assert!(refused.to_string().contains("newer"), "{refused}");
+}
+
+#[tokio::test]
+async fn what_pages_ask_every_two_seconds_is_read_from_an_index() {
+    let (_directory, store) = store();
+    let plan = store.read(|c| {
+        let mut statement = c.prepare(&format!("EXPLAIN QUERY PLAN {}", requests::LIMITED))?;
+        let rows = statement.query_map((0, 10, 10), |row| row.get(3))?;
+        rows.collect::<rusqlite::Result<Vec<String>>>()
+    });
+    let plan = plan.await.unwrap().join("; ");
+    assert!(plan.contains("SEARCH request USING COVERING INDEX request_refused (code=? AND at>?)"), "{plan}");
+}

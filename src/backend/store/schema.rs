@@ -1,12 +1,11 @@
-//! The schema, as the steps that lead to it. A step that was shipped is never changed: another is added.
+//! The tables, as the steps that lead to them (`migrations`).
 //!
 //! Times are milliseconds of the Unix epoch.
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::Connection;
 
-use super::StoreError;
+use crate::migrations::{self, MigrationError};
 
-/// Each is applied whole or not at all. The number of those applied is the database's `user_version`.
 const STEPS: &[&str] = &[
     "
     CREATE TABLE users (
@@ -100,30 +99,43 @@ const STEPS: &[&str] = &[
         UPDATE collections SET records = records - 1 WHERE name = OLD.collection;
     END;
     ",
+    "
+    -- What bounds are compared with, in one row: adding it up for each new account or file would take longer and longer.
+    -- A file takes a block of the disk at least, and as long as its bytes are there, though it was removed.
+    CREATE TABLE held (accounts INTEGER NOT NULL, bytes INTEGER NOT NULL) STRICT;
+    INSERT INTO held SELECT
+        (SELECT count(*) FROM users),
+        (SELECT coalesce(sum(max(size, 4096)), 0) FROM files)
+            + (SELECT coalesce(sum(max(size, 4096)), 0) FROM files_removed);
+    CREATE TRIGGER users_more AFTER INSERT ON users BEGIN
+        UPDATE held SET accounts = accounts + 1;
+    END;
+    CREATE TRIGGER users_fewer AFTER DELETE ON users BEGIN
+        UPDATE held SET accounts = accounts - 1;
+    END;
+    CREATE TRIGGER files_more AFTER INSERT ON files BEGIN
+        UPDATE held SET bytes = bytes + max(NEW.size, 4096);
+    END;
+    CREATE TRIGGER files_fewer AFTER DELETE ON files BEGIN
+        UPDATE held SET bytes = bytes - max(OLD.size, 4096);
+    END;
+    CREATE TRIGGER files_removed_more AFTER INSERT ON files_removed BEGIN
+        UPDATE held SET bytes = bytes + max(NEW.size, 4096);
+    END;
+    CREATE TRIGGER files_removed_fewer AFTER DELETE ON files_removed BEGIN
+        UPDATE held SET bytes = bytes - max(OLD.size, 4096);
+    END;
+    ",
 ];
 
 /// The version that this program reads and writes.
 pub(in crate::backend) fn newest() -> i64 {
-    STEPS.len() as i64
+    migrations::newest(STEPS)
 }
 
 /// Brings a database to the newest version. One that is newer than that is left alone.
-pub(super) fn apply(connection: &mut Connection) -> Result<(), StoreError> {
-    loop {
-        let found = version(connection)?;
-        if found > newest() {
-            return Err(StoreError::Newer { found, known: newest() });
-        }
-        let Some(step) = usize::try_from(found).ok().and_then(|found| STEPS.get(found)) else { return Ok(()) };
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
-        transaction.execute_batch(step)?;
-        transaction.pragma_update(None, "user_version", found + 1)?;
-        transaction.commit()?;
-    }
-}
-
-pub(in crate::backend) fn version(connection: &Connection) -> Result<i64, rusqlite::Error> {
-    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+pub(super) fn make(connection: &mut Connection) -> Result<(), MigrationError> {
+    migrations::apply(connection, STEPS)
 }
 
 #[cfg(test)]
@@ -131,19 +143,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_database_is_brought_up_to_date_once() {
+    fn what_is_held_is_known_without_adding_it_up() {
         let mut connection = Connection::open_in_memory().unwrap();
-        for _ in 0..2 {
-            apply(&mut connection).unwrap();
-            assert_eq!(version(&connection).unwrap(), newest());
+        migrations::apply(&mut connection, &STEPS[..2]).unwrap();
+        let held = |connection: &Connection, does: &str| {
+            connection.execute_batch(does).unwrap();
+            let sql = "SELECT accounts, bytes FROM held";
+            connection.query_row(sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))).unwrap()
+        };
+        let before = "INSERT INTO users VALUES ('u', 'a@b', '', 'user', 0);
+            INSERT INTO files VALUES ('a', 'u', '', '', 10000, '', 'owner', 0), ('b', 'u', '', '', 0, '', 'owner', 0);
+            INSERT INTO files_removed VALUES ('c', 0, 5000)";
+        connection.execute_batch(before).unwrap();
+        make(&mut connection).unwrap();
+        assert_eq!(held(&connection, ""), (1, 19_096), "as an older version has left it");
+        for (does, expect) in [
+            ("INSERT INTO users VALUES ('v', 'b@b', '', 'user', 0)", (2, 19_096)),
+            ("INSERT INTO users VALUES ('w', 'b@b', '', 'user', 0) ON CONFLICT (email) DO NOTHING", (2, 19_096)),
+            ("INSERT INTO files VALUES ('d', 'v', '', '', 4097, '', 'owner', 0)", (2, 23_193)),
+            ("INSERT INTO files_removed SELECT id, 0, size FROM files; DELETE FROM files", (2, 23_193)),
+            ("DELETE FROM files_removed WHERE id != 'd'", (2, 4097)),
+            ("DELETE FROM users", (0, 4097)),
+            ("DELETE FROM files_removed", (0, 0)),
+        ] {
+            assert_eq!(held(&connection, does), expect, "{does}");
         }
-    }
-
-    #[test]
-    fn a_newer_database_is_refused_and_left_as_it_is() {
-        let mut connection = Connection::open_in_memory().unwrap();
-        connection.pragma_update(None, "user_version", newest() + 1).unwrap();
-        assert!(matches!(apply(&mut connection), Err(StoreError::Newer { .. })));
-        assert_eq!(version(&connection).unwrap(), newest() + 1);
     }
 }
