@@ -47,7 +47,7 @@ impl SharedKeys {
     pub(super) fn of(&self, remote: &Remote) -> Shelf {
         let Inner { bus, bucket, holder, .. } = &*self.0;
         let place = format!("{}\n{}\n{}", remote.url, remote.discovery, remote.ca.as_deref().unwrap_or_default());
-        let name = hex(&digest::digest(&digest::SHA256, place.as_bytes()).as_ref()[..16]);
+        let name = hex(digest::digest(&digest::SHA256, place.as_bytes()).as_ref());
         Shelf {
             key: format!("keys.{name}"),
             lease: Lease::new(bus.clone(), bucket.clone(), &format!("keys.{name}"), holder.clone(), TERM),

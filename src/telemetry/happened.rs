@@ -73,7 +73,11 @@ impl Visit for Fields {
         self.add(field, value.into());
     }
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.add(field, value[..value.floor_char_boundary(TEXT_MAX)].into());
+        let mut most = TEXT_MAX.min(value.len());
+        while !value.is_char_boundary(most) {
+            most -= 1;
+        }
+        self.add(field, value.get(..most).unwrap_or_default().into());
     }
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         self.record_str(field, &format!("{value:?}"));
