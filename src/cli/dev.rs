@@ -12,7 +12,7 @@ use super::example::Example;
 use super::regions::Regions;
 use super::system::{Buses, Parts, System};
 use super::{Exit, demo, print, run};
-use crate::settings::{self, Settings};
+use crate::settings;
 use crate::tasks::Tasks;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -80,7 +80,7 @@ async fn start(args: &Args, place: &Place) -> Result<Exit, Exit> {
             routes_text(blue, demo::start("green", &tasks).await.map_err(failed)?)
         }
     };
-    place.write(args, &routes).map_err(failed)?;
+    place.write(args, &routes, &place.alone()).map_err(failed)?;
     let mut settings = run::settings(&place.settings())?;
     if args.example.is_some_and(Example::is_on_bus) {
         // The document is on the bus, as in a fleet: the dashboard pushes it.
@@ -95,10 +95,10 @@ async fn start(args: &Args, place: &Place) -> Result<Exit, Exit> {
         }
         Some(regions) => {
             let there = Place::open(place.dir.join("us")).map_err(failed)?;
-            there.write(&Args { http: 0, https: 0, admin: 0, health: 0, ..args.clone() }, &routes).map_err(failed)?;
-            let us = Settings { routes: settings.routes.clone(), ..run::settings(&there.settings())? };
+            let any = Args { http: 0, https: 0, admin: 0, health: 0, ..args.clone() };
+            there.write(&any, &routes, &regions.second(&there.routes())).map_err(failed)?;
             let up = |shown: &str| _ = print(&place.invitation(args, &system, shown));
-            regions.serve(settings, us, (args.http, &place.dir), up).await.map_err(told)?
+            regions.serve(settings, &there.settings(), (args.http, &place.dir), up).await.map_err(told)?
         }
     };
     system.stop().await;
@@ -133,27 +133,34 @@ impl Place {
         self.dir.join("state").join("local-ca.pem")
     }
 
-    fn write(&self, args: &Args, routes: &str) -> io::Result<()> {
+    /// Who a gateway is that has its routes from here and is alone.
+    fn alone(&self) -> String {
+        format!(
+            "node = {{ name = \"tollgate-dev\", id = \"dev\" }}\nroutes = {{ file = {} }}\n",
+            quoted(&self.routes())
+        )
+    }
+
+    /// `who` are the settings that say who the gateway is and where its document comes from.
+    fn write(&self, args: &Args, routes: &str, who: &str) -> io::Result<()> {
         // Routes name the ports of this run's services, so they are new; what was edited is not lost.
         match std::fs::rename(self.routes(), self.dir.join("routes.before.toml")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         std::fs::write(self.routes(), routes)?;
-        std::fs::write(self.settings(), self.settings_text(args))
+        std::fs::write(self.settings(), self.settings_text(args, who))
     }
 
-    fn settings_text(&self, args: &Args) -> String {
-        let quoted = |path: &Path| toml::Value::String(path.display().to_string()).to_string();
+    fn settings_text(&self, args: &Args, who: &str) -> String {
         let Args { http, https, admin, health, dashboard: _, example: _, dir: _ } = args;
         format!(
             "# Written by `tollgate dev` at every start.\n\
              format = 1\n\
-             node = {{ name = \"tollgate-dev\", id = \"dev\" }}\n\
+             {who}\
              state = {{ dir = {state} }}\n\
              health = {{ address = \"127.0.0.1:{health}\" }}\n\
              admin = {{ address = \"127.0.0.1:{admin}\" }}\n\
-             routes = {{ file = {routes} }}\n\
              log = {{ access = {access}, format = \"text\" }}\n\
              drain = {{ grace = \"5s\" }}\n\
              overload = {{ lag = \"0s\" }} # a laptop that compiles is late for other reasons\n\
@@ -170,7 +177,6 @@ impl Place {
              protocol = \"https\"\n\
              certificate = \"internal\"\n",
             state = quoted(&self.dir.join("state")),
-            routes = quoted(&self.routes()),
             access = quoted(&self.access_log()),
         )
     }
@@ -217,6 +223,10 @@ impl Place {
              Ctrl-C leaves, twice at once.\n"
         )
     }
+}
+
+fn quoted(path: &Path) -> String {
+    toml::Value::String(path.display().to_string()).to_string()
 }
 
 fn routes_text(blue: SocketAddr, green: SocketAddr) -> String {
@@ -277,9 +287,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let place = Place::open(dir.path().join("new")).unwrap();
         let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
-        place.write(&args(), &routes_text(address, address)).unwrap();
+        place.write(&args(), &routes_text(address, address), &place.alone()).unwrap();
         std::fs::write(place.routes(), "edited").unwrap();
-        place.write(&args(), &routes_text(address, address)).unwrap();
+        place.write(&args(), &routes_text(address, address), &place.alone()).unwrap();
         assert_eq!(std::fs::read_to_string(place.dir.join("routes.before.toml")).unwrap(), "edited");
         assert!(std::fs::read_to_string(place.routes()).unwrap().contains("\"127.0.0.1:1\""));
     }
@@ -290,7 +300,7 @@ mod tests {
         // A path that needs quoting.
         let place = Place::open(dir.path().join("it's \"new\"")).unwrap();
         let routes = routes_text("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
-        place.write(&args(), &routes).unwrap();
+        place.write(&args(), &routes, &place.alone()).unwrap();
         let text = std::fs::read_to_string(place.settings()).unwrap();
         let (settings, problems) = config::read::settings(&text, &References::symbolic(), &[]);
         assert_eq!(problems, []);

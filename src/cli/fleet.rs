@@ -10,6 +10,7 @@ use crate::bus::{self, Bus, Link, Role};
 use crate::ledger::{Ledger, LedgerError};
 use crate::scalar::OneOrMany;
 use crate::settings;
+use crate::telemetry::init_log;
 
 /// How long the bus may take to be reached.
 const REACH: Duration = Duration::from_secs(10);
@@ -104,6 +105,9 @@ impl Reach {
 
 /// Runs a command that asks the bus.
 pub(super) fn asking(work: impl Future<Output = Result<Exit, Exit>>) -> Exit {
+    // What of the documents could not be read and was passed over; the rest is the command's to say.
+    let level = "off,tollgate::ledger=warn".to_owned();
+    let _ = init_log(&settings::Log { format: settings::LogFormat::Text, level, ..settings::Log::default() });
     let built = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     match built {
         Ok(runtime) => {

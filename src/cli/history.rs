@@ -94,6 +94,7 @@ pub(super) fn rollback(args: &RollbackArgs) -> Exit {
         let before = reached.ledger.before(args.revision, signer.as_ref()).await;
         let (old, text) = before.map_err(|error| told(&error))?;
         if head.as_ref().is_some_and(|head| head.pointer.digest == old.digest) {
+            reached.ledger.clear_trial().await.map_err(|error| told(&error))?;
             eprintln!("what revision {} holds is in force already", args.revision);
             return Ok(Exit::Ok);
         }

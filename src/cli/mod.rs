@@ -17,6 +17,7 @@ mod diff;
 mod example;
 mod explain;
 mod fleet;
+mod gateway_process;
 mod hash_password;
 mod history;
 mod load;

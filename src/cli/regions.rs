@@ -16,6 +16,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::Exit;
+use super::gateway_process::GatewayProcess;
 use super::nats_config::{self, Topology};
 use super::nats_server::Server;
 use super::run;
@@ -24,7 +25,6 @@ use crate::bus::names::Fleet;
 use crate::bus::{self, Bus, Link, Role};
 use crate::control::signals::Signals;
 use crate::durable;
-use crate::gateway::{Gateway, Options};
 use crate::scalar::{OneOrMany, Secret, hex};
 use crate::settings::{self, Settings};
 use crate::tasks::Tasks;
@@ -34,6 +34,8 @@ mod lines;
 
 /// JetStream domain of the hub.
 const DOMAIN: &str = "hub";
+/// What the settings of the second gateway refer to, and `nats-config`.
+const PASSWORD: &str = "NATS_GATEWAY_PASSWORD";
 /// What stands in the routes for the address of each node, and the node's name.
 const NODES: [(&str, &str); 4] = [
     ("eu-1.core-node.internal:8090", "eu-1"),
@@ -128,53 +130,58 @@ impl Regions {
         self.laid.nodes.iter().fold(routes.to_owned(), |routes, (place, at)| routes.replace(place, &at.to_string()))
     }
 
-    /// Runs both gateways until they are told to leave. `up` is called once they serve, with what runs where: the port of
-    /// the first and the directory of everything stand in it.
+    /// Who the gateway of the second region is, as its settings say it: it is a process of its own, and is told the password
+    /// by its environment.
+    pub(super) fn second(&self, fallback: &Path) -> String {
+        let fallback = toml::Value::String(fallback.display().to_string());
+        format!(
+            "node = {{ name = \"tollgate-dev\", id = \"us\", region = \"us\" }}\n\
+             routes = {{ nats = {{}}, fallback = {fallback} }}\n\
+             bus = {{ urls = [\"nats://{leaf}\"], fleet = \"{FLEET}\", user = \"{user}\", password = \"${{{PASSWORD}}}\", domain = \"{DOMAIN}\" }}\n",
+            leaf = self.leaf,
+            user = Role::Gateway.name(),
+        )
+    }
+
+    /// Runs both gateways until they are told to leave, the second with the settings of a file. `up` is called once they
+    /// serve, with what runs where: the port of the first and the directory of everything stand in it.
     pub(super) async fn serve(
         mut self,
         mut eu: Settings,
-        mut us: Settings,
+        us: &Path,
         (http, dir): (u16, &Path),
         up: impl FnOnce(&str),
     ) -> Result<Exit, String> {
-        for (settings, region, server) in [(&mut eu, "eu", self.hub), (&mut us, "us", self.leaf)] {
-            settings.node.id = Some(region.to_owned());
-            settings.node.region = Some(region.to_owned());
-            settings.bus = Some(self.words(server, Role::Gateway));
-        }
-        if let Some(bus) = &mut us.bus {
-            bus.domain = Some(DOMAIN.to_owned());
-        }
+        eu.node.id = Some("eu".to_owned());
+        eu.node.region = Some("eu".to_owned());
+        eu.bus = Some(self.words(self.hub, Role::Gateway));
         let ports = dir.join("us.ports.json");
-        let options = Options { ports_file: Some(ports.clone()), ..Options::default() };
-        let second = Gateway::start(us, options).await.map_err(|error| error.to_string())?;
+        let secret = (PASSWORD, self.passwords.of(Role::Gateway.name()));
+        let mut second = GatewayProcess::start(us, secret, &ports).await?;
         let shown = self.shown(http, address_of_http(&ports)?, dir);
-        let ((tell_first, to_first), (tell_second, to_second)) = (Signals::injected(), Signals::injected());
-        let telling = async {
-            loop {
-                let signal = self.signals.next().await;
-                // Who does not listen any more has left.
-                let _ = tell_first.send(signal).await;
-                let _ = tell_second.send(signal).await;
+        let (tell_first, to_first) = Signals::injected();
+        let mut first = std::pin::pin!(run::serve_until(to_first, eu, None, None, || up(&shown)));
+        let (mut exit, mut second_left) = (None, false);
+        loop {
+            tokio::select! {
+                done = &mut first, if exit.is_none() => exit = Some(done),
+                left = second.left(), if !second_left => {
+                    second_left = true;
+                    if !left.as_ref().is_ok_and(|status| status.success()) {
+                        tracing::error!(?left, "the gateway of us ended");
+                    }
+                }
+                signal = self.signals.next() => {
+                    // Who does not listen any more has left.
+                    let _ = tell_first.send(signal).await;
+                    second.tell(signal);
+                }
             }
-        };
-        let first = run::serve_until(to_first, eu, None, None, || up(&shown));
-        let both = async {
-            let mut second = std::pin::pin!(second.run(to_second));
-            let mut first = std::pin::pin!(first);
-            let exit = tokio::select! {
-                exit = &mut first => exit,
-                _ = &mut second => return first.await,
-            };
-            // One that did not come up takes the other with it.
-            if exit == Exit::Ok {
-                second.await;
+            match exit {
+                // One that did not come up takes the other with it.
+                Some(exit) if second_left || exit != Exit::Ok => return Ok(exit),
+                _ => {}
             }
-            exit
-        };
-        tokio::select! {
-            exit = both => Ok(exit),
-            never = telling => never,
         }
     }
 

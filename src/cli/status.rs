@@ -22,8 +22,9 @@ pub(super) fn run(args: &Args) -> Exit {
         let canary = match reached.ledger.canary().await {
             Ok(found) => found.map(|(canary, _)| canary),
             // What every gateway runs is worth knowing all the same.
-            Err(error @ LedgerError::Unreadable(..)) => {
+            Err(error @ LedgerError::Unreadable { .. }) => {
                 eprintln!("tollgate: {error}");
+                eprintln!("help: the next `tollgate push` or `tollgate rollback` removes it");
                 None
             }
             Err(error) => return Err(told(&error)),

@@ -40,7 +40,7 @@ impl Default for Judged {
 
 impl Canary {
     pub fn parse(entry: &Entry) -> Result<Canary, LedgerError> {
-        serde_json::from_slice(&entry.value).map_err(|error| LedgerError::Unreadable(entry.key.clone(), error))
+        super::read(entry)
     }
 }
 
@@ -51,7 +51,7 @@ impl Ledger {
         Ok(Some((Canary::parse(&entry)?, entry.revision)))
     }
 
-    /// Begins a trial on some nodes.
+    /// Begins a trial on some nodes. What stands there and cannot be read is no trial: nobody could decide it.
     ///
     /// # Errors
     /// `BusError::Lost` if one runs already.
@@ -66,7 +66,12 @@ impl Ledger {
         let pointer = self.pointer(draft, Some(head), signer).await?;
         let canary = Canary { pointer, nodes, started_at_ms: now_ms(), judged };
         let value = Bytes::from(serde_json::to_vec(&canary).unwrap_or_default());
-        self.open().await?.swap(CANARY, value, Expect::Nothing).await?;
+        let expect = match self.canary().await {
+            Ok(_) => Expect::Nothing,
+            Err(LedgerError::Unreadable { entry, .. }) => Expect::Revision(entry),
+            Err(error) => return Err(error),
+        };
+        self.open().await?.swap(CANARY, value, expect).await?;
         Ok(canary)
     }
 
@@ -92,6 +97,18 @@ impl Ledger {
         match self.open().await?.remove(CANARY, Some(entry)).await {
             Ok(()) | Err(BusError::Lost { .. }) => Ok(()),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes what stands in the place of a trial and cannot be read. A trial that runs stays.
+    pub async fn clear_trial(&self) -> Result<(), LedgerError> {
+        match self.canary().await {
+            Err(error @ LedgerError::Unreadable { entry, .. }) => {
+                self.take_back(entry).await?;
+                tracing::warn!(%error, "it is no trial, and was removed");
+                Ok(())
+            }
+            found => found.map(drop),
         }
     }
 }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::bus::{Bus, BusError, Entry, Expect, KeyValue};
@@ -41,6 +42,8 @@ pub const HEAD: &str = "head.fleet";
 pub const CANARY: &str = "head.canary";
 /// Both.
 pub const HEADS: &str = "head.*";
+/// What was head before.
+const HISTORY: &str = "revision.*";
 
 /// Which document is in force, and who said so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,8 +90,9 @@ pub enum LedgerError {
     NoRevision(u64),
     #[error("document {digest}: {message}")]
     Damaged { digest: String, message: String },
-    #[error("{0} cannot be read: {1}")]
-    Unreadable(String, serde_json::Error),
+    /// `entry` is the bucket's own number for what stands there: by it something better takes its place.
+    #[error("{key} cannot be read: {why}")]
+    Unreadable { key: String, entry: u64, why: serde_json::Error },
     #[error("revision {0} was not signed with this key: it is not signed again unseen; push its text instead")]
     NotSigned(u64),
     #[error("{0} bytes are more than a document may have ({TEXT_MAX})")]
@@ -121,9 +125,15 @@ pub fn digest(text: &str) -> String {
     hex(digest.as_ref())
 }
 
+/// What a value says.
+fn read<T: DeserializeOwned>(entry: &Entry) -> Result<T, LedgerError> {
+    let Entry { key, value, revision } = entry;
+    serde_json::from_slice(value).map_err(|why| LedgerError::Unreadable { key: key.clone(), entry: *revision, why })
+}
+
 impl Pointer {
     pub fn parse(entry: &Entry) -> Result<Pointer, LedgerError> {
-        serde_json::from_slice(&entry.value).map_err(|error| LedgerError::Unreadable(entry.key.clone(), error))
+        read(entry)
     }
 
     fn bytes(&self) -> Bytes {
@@ -166,14 +176,16 @@ impl Ledger {
 
     async fn history(&self) -> Result<BTreeMap<u64, Pointer>, LedgerError> {
         let mut found = BTreeMap::new();
-        for entry in self.bus.entries(&self.bucket, "revision.*").await? {
-            let pointer = Pointer::parse(&entry)?;
-            found.insert(pointer.revision, pointer);
+        for entry in self.bus.entries(&self.bucket, HISTORY).await? {
+            match Pointer::parse(&entry) {
+                Ok(pointer) => drop(found.insert(pointer.revision, pointer)),
+                Err(error) => tracing::warn!(%error, "left out of the history"),
+            }
         }
         Ok(found)
     }
 
-    /// The history, newest first; the head is its first.
+    /// The history, newest first; the head is its first. What cannot be read is left out, and the log says so.
     pub async fn log(&self) -> Result<Vec<Pointer>, LedgerError> {
         let mut found = self.history().await?;
         if let Some(head) = self.head().await? {
@@ -216,8 +228,7 @@ impl Ledger {
         let bucket = self.open().await?;
         let key = format!("document.{wanted}");
         let entry = bucket.entry(&key).await?.ok_or_else(|| damaged("there is no such document".to_owned()))?;
-        let Manifest { bytes, pieces } =
-            serde_json::from_slice(&entry.value).map_err(|error| LedgerError::Unreadable(key.clone(), error))?;
+        let Manifest { bytes, pieces } = read(&entry)?;
         if bytes > TEXT_MAX {
             return Err(LedgerError::TooLong(bytes));
         }
@@ -308,6 +319,9 @@ impl Ledger {
         }
         // The next push would write it, too.
         let _ = bucket.put(&pointer.key(), pointer.bytes()).await;
+        if let Err(error) = self.clear_trial().await {
+            tracing::warn!(%error, "what stands in the place of a trial stays a while longer");
+        }
         if let Some(limit) = pointer.revision.checked_sub(KEPT)
             && let Err(error) = self.prune(limit, &*bucket).await
         {
@@ -316,15 +330,23 @@ impl Ledger {
         Ok(pointer)
     }
 
-    /// Removes revisions up to a number, and documents that nothing else names.
+    /// Removes revisions up to a number, and documents that nothing else names. What cannot be read names nothing.
     async fn prune(&self, limit: u64, bucket: &dyn KeyValue) -> Result<(), LedgerError> {
-        let (old, kept): (Vec<_>, Vec<_>) =
-            self.log().await?.into_iter().partition(|pointer| pointer.revision <= limit);
-        let trial = self.canary().await?.map(|(canary, _)| canary.pointer.digest);
-        let needed: BTreeSet<&str> =
-            kept.iter().map(|pointer| pointer.digest.as_str()).chain(trial.as_deref()).collect();
-        for pointer in &old {
-            if !needed.contains(pointer.digest.as_str()) {
+        let head = self.head().await?.map(|head| head.pointer);
+        let trial = match self.canary().await {
+            Ok(found) => found.map(|(canary, _)| canary.pointer),
+            Err(LedgerError::Unreadable { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let is_old = |entry: &Entry| number(&entry.key).is_some_and(|number| number <= limit);
+        let (old, kept): (Vec<Entry>, Vec<Entry>) =
+            self.bus.entries(&self.bucket, HISTORY).await?.into_iter().partition(is_old);
+        let kept = kept.iter().filter_map(|entry| Pointer::parse(entry).ok());
+        let needed: BTreeSet<String> = kept.chain(head).chain(trial).map(|pointer| pointer.digest).collect();
+        for entry in &old {
+            if let Ok(pointer) = Pointer::parse(entry)
+                && !needed.contains(&pointer.digest)
+            {
                 let key = format!("document.{}", pointer.digest);
                 // First what says that it is there.
                 bucket.erase(&key).await?;
@@ -332,10 +354,15 @@ impl Ledger {
                     bucket.erase(&entry.key).await?;
                 }
             }
-            bucket.erase(&pointer.key()).await?;
+            bucket.erase(&entry.key).await?;
         }
         Ok(())
     }
+}
+
+/// The number of an entry of the history.
+fn number(key: &str) -> Option<u64> {
+    key.strip_prefix("revision.")?.parse().ok()
 }
 
 fn unpack(packed: &[u8], bytes: usize) -> std::io::Result<Vec<u8>> {

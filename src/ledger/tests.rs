@@ -105,3 +105,71 @@ async fn old_revisions_go_with_what_only_they_named() {
     let verifier = Verifier::new([&public]).unwrap();
     assert!(log.iter().all(|pointer| verifier.accepts("docs", pointer)));
 }
+
+#[tokio::test]
+async fn a_trial_that_cannot_be_read_makes_room_for_the_next() {
+    let ledger = ledger().await;
+    ledger.push(draft("one"), None, None).await.unwrap();
+    let head = ledger.head().await.unwrap().unwrap();
+    let bucket = ledger.bus.bucket("docs").await.unwrap();
+    let begin = || ledger.begin(draft("two"), &head, BTreeSet::from(["n1".to_owned()]), Judged::default(), None);
+    bucket.put(CANARY, "?".into()).await.unwrap();
+    assert!(matches!(ledger.canary().await, Err(LedgerError::Unreadable { .. })));
+    let canary = begin().await.unwrap();
+    assert_eq!(ledger.canary().await.unwrap().unwrap().0, canary);
+    assert!(matches!(begin().await, Err(LedgerError::Bus(BusError::Lost { .. }))), "that one can be decided");
+    bucket.put(CANARY, "?".into()).await.unwrap();
+    ledger.push(draft("three"), Some(&head), None).await.unwrap();
+    assert!(ledger.canary().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_trial_that_runs_outlives_a_push() {
+    let ledger = ledger().await;
+    ledger.push(draft("one"), None, None).await.unwrap();
+    let head = ledger.head().await.unwrap().unwrap();
+    let nodes = BTreeSet::from(["n1".to_owned()]);
+    let canary = ledger.begin(draft("two"), &head, nodes, Judged::default(), None).await.unwrap();
+    ledger.push(draft("three"), Some(&head), None).await.unwrap();
+    assert_eq!(ledger.canary().await.unwrap().unwrap().0, canary, "the controller ends it, and tells of it");
+}
+
+#[tokio::test]
+async fn an_entry_of_the_history_that_cannot_be_read_is_left_out() {
+    let ledger = ledger().await;
+    let bucket = ledger.bus.bucket("docs").await.unwrap();
+    for text in ["one", "two", "three"] {
+        let head = ledger.head().await.unwrap();
+        ledger.push(draft(text), head.as_ref(), None).await.unwrap();
+    }
+    bucket.put("revision.2", "?".into()).await.unwrap();
+    let log = async || ledger.log().await.unwrap().iter().map(|pointer| pointer.revision).collect::<Vec<_>>();
+    assert_eq!(log().await, [3, 1]);
+    assert!(matches!(ledger.revision(2).await, Err(LedgerError::Unreadable { key, .. }) if key == "revision.2"));
+    // The head is as bad: the newest that can be read says how to go on.
+    bucket.put(HEAD, "?".into()).await.unwrap();
+    let head = ledger.head().await.unwrap().unwrap();
+    assert_eq!(head.pointer.revision, 3);
+    assert_eq!(ledger.push(draft("four"), Some(&head), None).await.unwrap().revision, 4);
+    assert_eq!(log().await, [4, 3, 1]);
+}
+
+#[tokio::test]
+async fn pruning_goes_past_what_cannot_be_read() {
+    let ledger = ledger().await;
+    let bucket = ledger.bus.bucket("docs").await.unwrap();
+    for number in 1..=KEPT + 3 {
+        let head = ledger.head().await.unwrap();
+        if number == KEPT {
+            for key in ["revision.2", "revision.9", CANARY] {
+                bucket.put(key, "?".into()).await.unwrap();
+            }
+        }
+        ledger.push(draft(&format!("text {number}")), head.as_ref(), None).await.unwrap();
+    }
+    let kept = ledger.bus.entries("docs", HISTORY).await.unwrap();
+    let numbers: BTreeSet<u64> = kept.iter().filter_map(|entry| number(&entry.key)).collect();
+    assert_eq!((numbers.len() as u64, numbers.first()), (KEPT, Some(&4)));
+    assert!(ledger.text(&digest("text 3")).await.is_err());
+    assert!(ledger.text(&digest("text 4")).await.is_ok());
+}

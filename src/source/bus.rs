@@ -131,9 +131,9 @@ impl Follower {
         }
     }
 
-    /// A head that is gone changes nothing: what is in force stays. A trial that is gone is over.
+    /// A head that is gone changes nothing: what is in force stays. A trial that is gone is over, and no trouble any more.
     fn forget(&mut self, key: &str) {
-        if key == CANARY && self.canary.take().is_some() {
+        if key == CANARY && (self.canary.take().is_some() || self.troubled.is_some()) {
             self.want();
         }
     }

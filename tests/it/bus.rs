@@ -12,6 +12,7 @@ use tollgate::bus::{
 };
 use tollgate::settings;
 
+use crate::kit::controller::Controller;
 use crate::kit::nats::Nats;
 use crate::kit::within;
 
@@ -207,6 +208,55 @@ async fn what_is_erased_leaves_no_trace() {
         bucket.swap("a.removed", text("2"), Expect::Nothing).await.unwrap();
     })
     .await;
+}
+
+/// Every node of a fleet lets go of the same old keys at the same time.
+#[tokio::test]
+async fn who_erases_second_finds_it_done() {
+    both(|bus| async move {
+        let bucket = opened(&bus).await;
+        for round in 0..20 {
+            let key = format!("a.{round}");
+            bucket.put(&key, text("1")).await.unwrap();
+            let erased = futures_util::future::join_all((0..8).map(|_| bucket.erase(&key))).await;
+            erased.into_iter().collect::<Result<(), _>>().unwrap();
+            assert_eq!(bucket.entry(&key).await.unwrap(), None);
+        }
+    })
+    .await;
+}
+
+/// As others made them: no server lets anybody change that later.
+#[tokio::test]
+async fn a_bucket_that_keeps_marks_works_and_is_told_of_once() {
+    let mut nats = Nats::start().await;
+    let streams = async |nats: &Nats| async_nats::jetstream::new(async_nats::connect(nats.url()).await.unwrap());
+    let config = async_nats::jetstream::stream::Config {
+        name: "KV_tollgate_shared".to_owned(),
+        subjects: vec!["$KV.tollgate_shared.>".to_owned()],
+        max_messages_per_subject: 1,
+        allow_direct: true,
+        allow_rollup: true,
+        deny_delete: true,
+        ..Default::default()
+    };
+    streams(&nats).await.create_stream(config).await.unwrap();
+    let controller = Controller::start(&nats).await;
+    let told = || controller.log().matches("nothing can be erased").count();
+    eventually!(told() == 1);
+    assert!(controller.log().contains("tollgate_shared"), "{}", controller.log());
+    // It looks at all of them again after the server was away: what comes later in the list is made anew.
+    let last = "KV_tollgate_found";
+    eventually!(streams(&nats).await.delete_stream(last).await);
+    nats.kill();
+    nats.begin().await;
+    eventually!(streams(&nats).await.get_stream(last).await);
+    assert_eq!(told(), 1, "{}", controller.log());
+    let bucket = connected(&nats).await.bucket("tollgate_shared").await.unwrap();
+    bucket.put("a.erased", text("1")).await.unwrap();
+    let erased = futures_util::future::join_all((0..8).map(|_| bucket.erase("a.erased"))).await;
+    erased.into_iter().collect::<Result<(), _>>().unwrap();
+    assert_eq!(bucket.entry("a.erased").await.unwrap(), None);
 }
 
 #[tokio::test]

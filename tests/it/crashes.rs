@@ -256,8 +256,23 @@ async fn what_somebody_puts_raw_into_the_bucket_is_refused_and_said() {
     }
     let log = desk.run(&["log", "--format", "json"]).exits(0).json();
     assert_eq!(log.as_array().unwrap().len(), 5, "{log}");
-    bucket.swap("head.canary", Bytes::from_static(b"?"), Expect::Nothing).await.unwrap();
-    refused("head.canary cannot be read").await;
+    // Neither a trial that is none: whatever is put in force next removes it, or finds that it is in force already.
+    bucket.put("revision.3", Bytes::from_static(b"?")).await.unwrap();
+    for act in [&["push", "routes.toml", "--wait"][..], &["rollback", "2"]] {
+        bucket.swap("head.canary", Bytes::from_static(b"?"), Expect::Nothing).await.unwrap();
+        refused("head.canary cannot be read").await;
+        let said = desk.run(act).exits(0).stderr;
+        assert!(said.contains("head.canary cannot be read"), "{said}");
+        for node in ["n1", "n2"] {
+            eventually!(desk.node(node)["problem"].is_null());
+        }
+        assert_eq!(bucket.entry("head.canary").await.unwrap(), None);
+    }
+    // A hole in the history is one, and no more.
+    let log = desk.run(&["log", "--format", "json"]).exits(0);
+    let numbers: Vec<u64> = log.json().as_array().unwrap().iter().filter_map(|one| one["revision"].as_u64()).collect();
+    assert_eq!(numbers, [6, 5, 4, 2, 1], "{}", log.said());
+    assert!(log.stderr.contains("revision.3 cannot be read"), "{}", log.stderr);
     for load in loads {
         let tally = load.finish().await.clean();
         assert_eq!(tally.bodies.keys().collect::<Vec<_>>(), ["good"]);

@@ -192,6 +192,9 @@ async fn dev_shows_core_ha_with_real_servers_and_lines_that_can_be_cut() {
     change("one");
     ask(&["push", "routes.toml", "--wait"]).exits(0);
     assert_eq!((marked(eu).await, marked(us).await), ("one".to_owned(), "one".to_owned()));
+    // What happens on a gateway is told as its own.
+    eventually!(happened(&dev, "gateway.serving").await == BTreeMap::from([("eu".into(), 1), ("us".into(), 1)]));
+    eventually!(happened(&dev, "config.applied").await == BTreeMap::from([("eu".into(), 2), ("us".into(), 2)]));
     // Cut off, a region serves on with what it has; healed, it takes what it has missed.
     turn("leaf", "cut").await;
     change("two");
@@ -199,8 +202,10 @@ async fn dev_shows_core_ha_with_real_servers_and_lines_that_can_be_cut() {
     eventually!(marked(eu).await == "two");
     eventually!(Duration::from_secs(60), get(health, "http://localhost/ready").await.json()["last_change_ok"] == false);
     assert_eq!((marked(us).await, node(us).await), ("one".to_owned(), "us-1".to_owned()));
+    eventually!(happened(&dev, "config.applied").await["eu"] == 3);
     turn("leaf", "heal").await;
     eventually!(Duration::from_secs(60), marked(us).await == "two");
+    eventually!(Duration::from_secs(60), happened(&dev, "config.applied").await["us"] == 3);
 
     // What was started goes, too.
     dev.tell_to_leave();
@@ -209,6 +214,19 @@ async fn dev_shows_core_ha_with_real_servers_and_lines_that_can_be_cut() {
         let address = places[server].as_str().unwrap().trim_start_matches("nats://").to_owned();
         eventually!(tokio::net::TcpStream::connect(&address).await.is_err());
     }
+    assert!(tokio::net::TcpStream::connect(us).await.is_err());
+}
+
+/// How often something happened, by the node that told it; each in its own region.
+async fn happened(dev: &Dev, event: &str) -> BTreeMap<String, usize> {
+    let found = dev.controller(&format!("/api/events?service=gateway&event={event}")).await;
+    let mut by_node = BTreeMap::new();
+    for event in found["found"].as_array().unwrap() {
+        let of = |name: &str| event["body"][name].as_str().unwrap_or_default().to_owned();
+        assert_eq!(of("node"), of("region"));
+        *by_node.entry(of("node")).or_default() += 1;
+    }
+    by_node
 }
 
 #[test]

@@ -107,10 +107,17 @@ impl KeyValue for Bucket {
         let erasing = async {
             // Its mark, too, if it was removed before.
             let Some(entry) = self.store.entry(key).await.map_err(|error| failed(&error))? else { return Ok(()) };
-            match self.stream.delete_message(entry.revision).await {
-                Ok(_) => Ok(()),
-                // A bucket that other tools made allows no more than a mark.
-                Err(_) => self.remove(key, Some(entry.revision)).await,
+            if self.stream.delete_message(entry.revision).await.is_ok() {
+                return Ok(());
+            }
+            // A bucket that others made allows no more than a mark; or somebody else was faster.
+            if entry.operation != Operation::Put {
+                return Ok(());
+            }
+            match self.remove(key, Some(entry.revision)).await {
+                // What stands there now, if anything does, is not what was to go.
+                Err(BusError::Lost { .. }) => Ok(()),
+                done => done,
             }
         };
         within(ANSWER, erasing).await

@@ -4,8 +4,9 @@
 //! their own, and a watch has one filter.
 
 use crate::tasks::jittered;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
@@ -106,6 +107,8 @@ pub struct Nats {
     jetstream: Context,
     replicas: usize,
     link: watch::Receiver<Link>,
+    /// Buckets that were told of: what is so stays so.
+    told: Mutex<BTreeSet<String>>,
 }
 
 impl Nats {
@@ -159,7 +162,7 @@ impl Nats {
             None => jetstream::new(client.clone()),
         };
         jetstream.set_timeout(ANSWER);
-        Ok(Nats { client, jetstream, replicas: (*replicas).max(1), link })
+        Ok(Nats { client, jetstream, replicas: (*replicas).max(1), link, told: Mutex::default() })
     }
 
     async fn make(&self, config: Config) -> Result<(), BusError> {
@@ -168,6 +171,13 @@ impl Nats {
             match self.jetstream.get_stream(&name).await {
                 Ok(there) => {
                     let now = &there.cached_info().config;
+                    if now.deny_delete && self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone())
+                    {
+                        tracing::warn!(
+                            stream = name,
+                            "nothing can be erased from it, it was made with deny_delete: marks of what is gone stay and add up"
+                        );
+                    }
                     // What somebody else chose for a bucket stays; a stream's bounds are ours.
                     if name.starts_with("KV_") || (now.max_age, now.max_bytes) == (config.max_age, config.max_bytes) {
                         return Ok(());
