@@ -14,5 +14,5 @@ mod proxy_header;
 mod stream;
 mod timer;
 
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub use guard::fuzz;

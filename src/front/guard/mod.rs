@@ -19,7 +19,7 @@ mod head;
 mod host;
 mod target;
 
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzz;
 #[cfg(test)]
 mod tests;
