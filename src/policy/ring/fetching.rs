@@ -17,6 +17,8 @@ use crate::policy::shared_keys::{Right, Shelf, Told};
 /// How long another node is waited for that has the right to fetch: while requests wait for keys, and while none do.
 const OTHERS_PRESSED: Duration = Duration::from_millis(1_500);
 const OTHERS: Duration = Duration::from_secs(11);
+/// From what is told to what is heard.
+const MOMENT: Duration = Duration::from_millis(10);
 /// Rounds of waiting for others before a node fetches whoever has the right.
 const ROUNDS: usize = 3;
 
@@ -54,13 +56,12 @@ impl Fetching {
             // Held no longer than needed: the ring ends when nobody else holds it.
             tokio::select! {
                 () = sleep_until(due) => {}
-                () = ring.wanted.notified() => {
-                    sleep_until(cooled).await;
-                    due = cooled;
-                }
+                // What another node tells meanwhile may be what is wanted.
+                () = ring.wanted.notified() => due = due.min(cooled),
                 told = news(&mut self.shelf) => {
                     if let Some(wait) = self.hear(&ring, &told).await {
-                        due = Instant::now() + wait;
+                        let later = Instant::now() + wait;
+                        due = if ring.is_content() { later } else { due.min(later) };
                     }
                 }
                 () = gone(&self.ring) => return,
@@ -97,6 +98,14 @@ impl Fetching {
             match shelf.right(patience).await {
                 Right::Ours(held) => {
                     let lease = shelf.lease();
+                    // What the one before has told may be on its way here.
+                    if let Ok(told) = tokio::time::timeout(MOMENT, shelf.news()).await
+                        && let Some(wait) = self.hear(ring, &told).await
+                        && ring.is_content()
+                    {
+                        lease.during(held, async {}).await;
+                        return Ok(wait);
+                    }
                     match lease.during(held, self.fetch(ring)).await {
                         Some(done) => return done,
                         None => break,
