@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::kit::acme::{Rig, document, is_signed, names, shown};
 use crate::kit::nats::Nats;
-use crate::kit::tollgate::tollgate;
 use crate::kit::{Gateway, Origin, Settings};
 
 const SEAL: &str = "a seal of thirty-two characters or more";
@@ -20,18 +19,9 @@ fn member(rig: &Rig, nats: &Nats, settings: &mut Settings, node: &str, reached: 
     }
 }
 
-async fn nats() -> Nats {
-    let nats = Nats::start().await;
-    // Makes what the fleet keeps on the bus.
-    let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("routes.toml"), "format = 1\n").unwrap();
-    tollgate(directory.path(), &["push", "routes.toml", "--nats", &nats.url()]).exits(0);
-    nats
-}
-
 #[tokio::test]
 async fn one_node_orders_any_answers_and_all_install() {
-    let (origin, mut rig, mut nats) = (Origin::text("ok"), Rig::new(7_776_000).await, nats().await);
+    let (origin, mut rig, mut nats) = (Origin::text("ok"), Rig::new(7_776_000).await, Nats::made().await);
     rig.pebble.start(0).await;
     rig.knows("one.test");
     // The node that the CA reaches wants nothing itself; it answers for the one that orders.
@@ -71,7 +61,7 @@ async fn one_node_orders_any_answers_and_all_install() {
 
 #[tokio::test]
 async fn all_nodes_show_a_new_certificate_within_a_second() {
-    let (origin, mut rig, nats) = (Origin::text("ok"), Rig::new(7_776_000).await, nats().await);
+    let (origin, mut rig, nats) = (Origin::text("ok"), Rig::new(7_776_000).await, Nats::made().await);
     rig.pebble.start(0).await;
     rig.knows("one.test");
     let document = document(&origin, &names(&["one.test"]));
@@ -88,7 +78,7 @@ async fn all_nodes_show_a_new_certificate_within_a_second() {
 
 #[tokio::test]
 async fn a_node_that_dies_while_it_orders_is_succeeded() {
-    let (origin, mut rig, nats) = (Origin::text("ok"), Rig::new(7_776_000).await, nats().await);
+    let (origin, mut rig, nats) = (Origin::text("ok"), Rig::new(7_776_000).await, Nats::made().await);
     rig.knows("one.test");
     // The CA takes its time to look.
     rig.pebble.start(0).await;

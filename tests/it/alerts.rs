@@ -8,7 +8,7 @@ use http::Response;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::controller::{bus, member, push};
+use crate::controller::{bus, member, push, slip_in};
 use crate::kit::controller::Controller;
 use crate::kit::load::Load;
 use crate::kit::nats::Nats;
@@ -184,15 +184,7 @@ async fn a_gateway_that_does_not_take_what_is_in_force_is_an_alert_until_it_does
     eventually!(controller.api("/nodes").await[0]["stand"] == "current");
     // What no gateway takes is no push of ours; somebody slips it in.
     let ledger = tollgate::ledger::Ledger::new(bus(&nats).await, "tollgate");
-    let head = ledger.head().await.unwrap();
-    let draft = tollgate::ledger::Draft {
-        text: "format = 1\n[[route]]\nname = 'a'\n".into(),
-        author: "nobody".to_owned(),
-        reason: String::new(),
-        requires: Default::default(),
-        rollback_of: None,
-    };
-    ledger.push(draft, head.as_ref(), None).await.unwrap();
+    slip_in(&ledger, "format = 1\n[[route]]\nname = 'a'\n".to_owned()).await;
     eventually!(told(&ops) == [("n1".to_owned(), "firing".to_owned())]);
     let text = controller.api("/alerts").await["alerts"][0]["text"].as_str().unwrap().to_owned();
     assert!(text.starts_with("the gateway runs revision 1, not revision 2"), "{text}");

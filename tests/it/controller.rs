@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{Request, header};
 use serde_json::{Value, json};
 use tollgate::bus::{Bus, Link, Message, Role};
+use tollgate::ledger::{Draft, Ledger};
 use tollgate::settings;
 
 use crate::kit::controller::{Controller, TOKEN};
@@ -33,6 +34,19 @@ pub(crate) async fn member(nats: &Nats, node: &str) -> Gateway {
 
 fn document(text: &str) -> String {
     format!("format = 1\n{}", answering(text))
+}
+
+/// Puts a document in force without looking at it, as `push` would.
+pub(crate) async fn slip_in(ledger: &Ledger, text: String) {
+    let head = ledger.head().await.unwrap();
+    let draft = Draft {
+        text: text.into(),
+        author: "nobody".to_owned(),
+        reason: String::new(),
+        requires: Default::default(),
+        rollback_of: None,
+    };
+    ledger.push(draft, head.as_ref(), None).await.unwrap();
 }
 
 pub(crate) async fn push(controller: &Controller, text: &str, parent: u64) -> Value {
@@ -68,16 +82,8 @@ async fn nodes_their_revision_and_their_drift_are_shown() {
         eventually!(Some(controller.api("/certificates").await).filter(|all| all.as_array().unwrap().len() >= 2));
     assert!(certificates[0]["days_left"].is_i64(), "{certificates}");
     // What no gateway takes is no push of ours; somebody slips it in.
-    let ledger = tollgate::ledger::Ledger::new(bus(&nats).await, "tollgate");
-    let head = ledger.head().await.unwrap();
-    let draft = tollgate::ledger::Draft {
-        text: "format = 1\n[[route]]\nname = 'a'\n".into(),
-        author: "nobody".to_owned(),
-        reason: String::new(),
-        requires: Default::default(),
-        rollback_of: None,
-    };
-    ledger.push(draft, head.as_ref(), None).await.unwrap();
+    let ledger = Ledger::new(bus(&nats).await, "tollgate");
+    slip_in(&ledger, "format = 1\n[[route]]\nname = 'a'\n".to_owned()).await;
     let behind = eventually!(node(&controller, "n1").await.filter(|node| node["problem"].is_string()));
     assert!(
         behind["drift"] == true

@@ -40,15 +40,6 @@ impl Drop for Registered {
     }
 }
 
-/// What a fleet keeps on the bus is made by whoever pushes first.
-async fn nats() -> Nats {
-    let nats = Nats::start().await;
-    let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("routes.toml"), "format = 1\n").unwrap();
-    tollgate(directory.path(), &["push", "routes.toml", "--nats", &nats.url()]).exits(0);
-    nats
-}
-
 async fn answers(gateway: &Gateway) -> BTreeSet<String> {
     let mut seen = BTreeSet::new();
     for _ in 0..12 {
@@ -64,7 +55,7 @@ fn set(all: &[&str]) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn an_endpoint_is_used_while_it_is_registered() {
-    let mut nats = nats().await;
+    let mut nats = Nats::made().await;
     let (one, two) = (Origin::text("one"), Origin::text("two"));
     let gateway = Gateway::with(DOCUMENT, |settings| nats.bus(settings, "n1")).await;
     assert_eq!(answers(&gateway).await, set(&["503"]));
@@ -102,7 +93,7 @@ async fn an_endpoint_is_used_while_it_is_registered() {
 
 #[tokio::test]
 async fn what_does_not_listen_is_not_registered() {
-    let nats = nats().await;
+    let nats = Nats::made().await;
     let gateway = Gateway::with(DOCUMENT, |settings| nats.bus(settings, "n1")).await;
     let mut origin = Origin::text("one");
     let address = origin.address();

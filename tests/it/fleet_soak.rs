@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use tollgate::bus::{Follow, Seen};
 use tollgate::fleet::Report;
-use tollgate::ledger::{Draft, Ledger, digest};
+use tollgate::ledger::{Ledger, digest};
 
-use crate::controller::bus;
+use crate::controller::{bus, slip_in};
 use crate::kit::load::Load;
 use crate::kit::nats::Nats;
 use crate::kit::{Gateway, Origin, within};
@@ -41,15 +41,7 @@ impl Fleet {
     /// Puts a document in force. Returns its digest.
     async fn push(&self, text: String) -> String {
         let wanted = digest(&text);
-        let head = self.ledger.head().await.unwrap();
-        let draft = Draft {
-            text: text.into(),
-            author: "soak".to_owned(),
-            reason: String::new(),
-            requires: Default::default(),
-            rollback_of: None,
-        };
-        self.ledger.push(draft, head.as_ref(), None).await.unwrap();
+        slip_in(&self.ledger, text).await;
         wanted
     }
 

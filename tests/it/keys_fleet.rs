@@ -5,19 +5,10 @@ use serde_json::json;
 
 use crate::kit::nats::Nats;
 use crate::kit::tokens::{KeyServer, Signer};
-use crate::kit::tollgate::tollgate;
 use crate::kit::{Gateway, routes};
 use crate::tokens::ask_for;
 
 const URL: &str = "http://app.test/";
-
-async fn nats() -> Nats {
-    let nats = Nats::start().await;
-    let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("routes.toml"), "format = 1\n").unwrap();
-    tollgate(directory.path(), &["push", "routes.toml", "--nats", &nats.url()]).exits(0);
-    nats
-}
 
 fn document(server: &KeyServer) -> String {
     let route = format!("{}auth = {{ any = [{{ jwt = \"accounts\" }}] }}\n", routes::answering("in"));
@@ -38,7 +29,7 @@ async fn member(nats: &Nats, node: &str, document: &str, seal: Option<&str>) -> 
 async fn one_node_fetches_and_all_have_the_keys() {
     let seal = Some("a seal of thirty-two characters or more");
     let (mut nats, first, second) =
-        (nats().await, Signer::new("1", Algorithm::ES256), Signer::new("2", Algorithm::ES256));
+        (Nats::made().await, Signer::new("1", Algorithm::ES256), Signer::new("2", Algorithm::ES256));
     let mut server = KeyServer::start(&[&first]);
     let document = document(&server);
     let passes = async |gateway: &Gateway, signer: &Signer| {
@@ -83,7 +74,8 @@ async fn one_node_fetches_and_all_have_the_keys() {
 #[tokio::test]
 async fn keys_that_somebody_else_wrote_are_not_believed() {
     let seal = "a seal of thirty-two characters or more";
-    let (nats, signer, forger) = (nats().await, Signer::new("1", Algorithm::ES256), Signer::new("1", Algorithm::ES256));
+    let (nats, signer, forger) =
+        (Nats::made().await, Signer::new("1", Algorithm::ES256), Signer::new("1", Algorithm::ES256));
     let server = KeyServer::start(&[&signer]);
     let document = document(&server);
     let gateway = member(&nats, "n1", &document, Some(seal)).await;

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
 use super::{Fetched, KeyRing, Pace};
 use crate::durable;
 use crate::fetch::Failure;
+use crate::ledger::now_ms;
 use crate::policy::jwks::Remote;
 use crate::policy::keys::Keys;
 use crate::policy::shared_keys::{Right, Shelf, Told};
@@ -191,11 +192,6 @@ impl Fetching {
 fn write(path: &Path, text: &str) -> std::io::Result<()> {
     path.parent().map_or(Ok(()), durable::directory)?;
     durable::replace(path, text.as_bytes())
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 async fn news(shelf: &mut Option<Shelf>) -> Told {

@@ -4,6 +4,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
+use super::tollgate::tollgate;
 use super::{Port, Settings};
 
 /// A server on a port of its own. Ends when dropped.
@@ -20,6 +21,15 @@ pub(crate) struct Nats {
 impl Nats {
     pub(crate) async fn start() -> Nats {
         Nats::with("").await
+    }
+
+    /// With what a fleet keeps on the bus, made as whoever pushes first makes it.
+    pub(crate) async fn made() -> Nats {
+        let nats = Nats::start().await;
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("routes.toml"), "format = 1\n").unwrap();
+        tollgate(directory.path(), &["push", "routes.toml", "--nats", &nats.url()]).exits(0);
+        nats
     }
 
     /// With more configuration than address and store.
